@@ -1,0 +1,1 @@
+"""The command line; main.py is its door, every other file is one command."""
