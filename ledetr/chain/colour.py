@@ -82,7 +82,8 @@ def _point_map(orientation: Orientation) -> np.ndarray:
     """(2, 2): what the orientation does to a row vector (x, y), y down."""
     mirror = np.diag([-1.0 if orientation.mirrored else 1.0, 1.0])
     quarter = np.array([[0.0, 1.0], [-1.0, 0.0]])
-    return mirror @ np.linalg.matrix_power(quarter, orientation.quarter_turns)
+    product: np.ndarray = mirror @ np.linalg.matrix_power(quarter, orientation.quarter_turns)
+    return product
 
 
 _ORIENTATIONS = tuple(Orientation(turns, mirrored) for mirrored in (False, True) for turns in range(4))
