@@ -12,7 +12,7 @@ SMALLEST_AREA = 1e-12  # below any area of a real box in 0..1; keeps the ratio o
 
 def at_least_float32(x: Tensor) -> Tensor:
     """The same values in float32, or in float64 if they came so."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
@@ -31,8 +31,19 @@ def xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
 
 def box_area(boxes_xyxy: Tensor) -> Tensor:
     """(..., 4) to (...): area, 0 for a box whose corners are swapped."""
-    sides = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).clamp(min=0)
-    return sides[..., 0] * sides[..., 1]
+    return _area_between(boxes_xyxy[..., :2], boxes_xyxy[..., 2:])
+
+
+def overlap_area(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
+    """(...) area that two boxes share, of (..., 4) boxes whose shapes broadcast."""
+    low = torch.maximum(a_xyxy[..., :2], b_xyxy[..., :2])
+    return _area_between(low, torch.minimum(a_xyxy[..., 2:], b_xyxy[..., 2:]))
+
+
+def pairwise_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
+    """(...) intersection over union, 0 for two empty boxes, of (..., 4) boxes whose shapes broadcast."""
+    inter, union = _inter_and_union(at_least_float32(a_xyxy), at_least_float32(b_xyxy))
+    return inter / union
 
 
 def iou_and_giou(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,15 +53,26 @@ def iou_and_giou(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
     Returns two tensors (...): IoU in 0..1, 0 for two empty boxes, and GIoU in -1..1.
     """
     a_xyxy, b_xyxy = at_least_float32(a_xyxy), at_least_float32(b_xyxy)
+    inter, union = _inter_and_union(a_xyxy, b_xyxy)
+    hull = _area_between(
+        torch.minimum(a_xyxy[..., :2], b_xyxy[..., :2]), torch.maximum(a_xyxy[..., 2:], b_xyxy[..., 2:])
+    ).clamp(min=SMALLEST_AREA)
+    iou = inter / union
+    return iou, iou - (hull - union) / hull
+
+
+def _inter_and_union(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
     a_low, a_high = a_xyxy[..., :2], a_xyxy[..., 2:]
     b_low, b_high = b_xyxy[..., :2], b_xyxy[..., 2:]
-    overlap = (torch.minimum(a_high, b_high) - torch.maximum(a_low, b_low)).clamp(min=0)
-    hull = (torch.maximum(a_high, b_high) - torch.minimum(a_low, b_low)).clamp(min=0)
-    inter = overlap[..., 0] * overlap[..., 1]
-    hull_area = (hull[..., 0] * hull[..., 1]).clamp(min=SMALLEST_AREA)
-    union = (box_area(a_xyxy) + box_area(b_xyxy) - inter).clamp(min=SMALLEST_AREA)
-    iou = inter / union
-    return iou, iou - (hull_area - union) / hull_area
+    inter = _area_between(torch.maximum(a_low, b_low), torch.minimum(a_high, b_high))
+    union = _area_between(a_low, a_high) + _area_between(b_low, b_high) - inter
+    return inter, union.clamp(min=SMALLEST_AREA)
+
+
+def _area_between(low: Tensor, high: Tensor) -> Tensor:
+    """(..., 2) corners to (...) area, 0 where they are swapped in any direction."""
+    width, height = (high - low).clamp(min=0).unbind(-1)
+    return width * height
 
 
 def inverse_sigmoid(p: Tensor, eps: float = 1e-5) -> Tensor:

@@ -1,0 +1,1 @@
+"""Pictures with boxes: reading data sets, drawing views of them, batches."""
