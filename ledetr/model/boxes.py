@@ -42,7 +42,9 @@ def overlap_area(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
 
 def pairwise_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
     """(...) intersection over union, 0 for two empty boxes, of (..., 4) boxes whose shapes broadcast."""
-    inter, union = _inter_and_union(at_least_float32(a_xyxy), at_least_float32(b_xyxy))
+    a_low, a_high = at_least_float32(a_xyxy).chunk(2, dim=-1)
+    b_low, b_high = at_least_float32(b_xyxy).chunk(2, dim=-1)
+    inter, union = _inter_and_union(a_low, a_high, b_low, b_high)
     return inter / union
 
 
@@ -52,18 +54,15 @@ def iou_and_giou(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
     a_xyxy, b_xyxy: (..., 4), of shapes that broadcast; no table of all pairs is made unless the shapes ask for it.
     Returns two tensors (...): IoU in 0..1, 0 for two empty boxes, and GIoU in -1..1.
     """
-    a_xyxy, b_xyxy = at_least_float32(a_xyxy), at_least_float32(b_xyxy)
-    inter, union = _inter_and_union(a_xyxy, b_xyxy)
-    hull = _area_between(
-        torch.minimum(a_xyxy[..., :2], b_xyxy[..., :2]), torch.maximum(a_xyxy[..., 2:], b_xyxy[..., 2:])
-    ).clamp(min=SMALLEST_AREA)
+    a_low, a_high = at_least_float32(a_xyxy).chunk(2, dim=-1)
+    b_low, b_high = at_least_float32(b_xyxy).chunk(2, dim=-1)
+    inter, union = _inter_and_union(a_low, a_high, b_low, b_high)
+    hull = _area_between(torch.minimum(a_low, b_low), torch.maximum(a_high, b_high)).clamp(min=SMALLEST_AREA)
     iou = inter / union
     return iou, iou - (hull - union) / hull
 
 
-def _inter_and_union(a_xyxy: Tensor, b_xyxy: Tensor) -> tuple[Tensor, Tensor]:
-    a_low, a_high = a_xyxy[..., :2], a_xyxy[..., 2:]
-    b_low, b_high = b_xyxy[..., :2], b_xyxy[..., 2:]
+def _inter_and_union(a_low: Tensor, a_high: Tensor, b_low: Tensor, b_high: Tensor) -> tuple[Tensor, Tensor]:
     inter = _area_between(torch.maximum(a_low, b_low), torch.minimum(a_high, b_high))
     union = _area_between(a_low, a_high) + _area_between(b_low, b_high) - inter
     return inter, union.clamp(min=SMALLEST_AREA)
