@@ -1,0 +1,156 @@
+"""Where a result may be written: free names, part files, a rename at the end, and an eye on the disk.
+
+Nothing is ever half-written under its final name, and no file that was there before is touched without being asked.
+"""
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from ledetr.errors import OutputError, UsageError
+
+MEGABYTE = 1_000_000
+_CHECK_PERIOD_S = 1.0
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """The sentence for a write that failed."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(f"The disk that holds {path.parent} is full; free some space or choose another folder.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError(f"Writing in the folder {path.parent} is not permitted; choose another one with -o.")
+    if error.errno == errno.ENAMETOOLONG:
+        return OutputError(f"The name {path.name[:40]}... is too long for this disk; choose a shorter one with -o.")
+    reason = error.strerror or str(error)
+    return OutputError(f"Cannot write {path}: {reason[:1].lower()}{reason[1:]}.")
+
+
+def choose_target(path: Path, *, overwrite: bool = False, sources: Iterable[Path] = ()) -> Path:
+    """The name a result will get: path itself, or with overwrite=False the next free one, `name (2).mp4`.
+
+    Raises UsageError where it is one of the sources, also through links; OutputError where the folder is missing or
+    path is a folder.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder, and a file name was expected.")
+    if not path.parent.is_dir():
+        raise OutputError(f"The folder {path.parent} does not exist; make it first or choose another one.")
+    for source in sources:
+        if same_file(path, source):
+            raise UsageError(f"The result would replace its own source {source}; choose another name with -o.")
+    return path if overwrite else free_name(path)
+
+
+def same_file(a: Path, b: Path) -> bool:
+    """Whether both names lead to one file: through symbolic links, hard links, or spelling."""
+    try:
+        return os.path.samefile(a, b)
+    except OSError:
+        return os.path.realpath(a) == os.path.realpath(b)
+
+
+def free_name(path: Path) -> Path:
+    """path where nothing has that name yet, else `name (2).ext`, `name (3).ext` and so on."""
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.stem} ({number}){path.suffix}")
+    return free
+
+
+def reserve_part(target: Path) -> Path:
+    """Make an empty file `name.part.mp4` beside the target and give its path; proves that writing is possible.
+
+    A part file of that name that is already there may be all that is left of an earlier run, and is left alone.
+    """
+    part = target.with_name(f"{target.stem}.part{target.suffix}")
+    while True:
+        part = free_name(part)
+        try:
+            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except FileExistsError:
+            continue  # another process was faster
+        except OSError as error:
+            raise output_error(target, error) from error
+        return part
+
+
+def publish(part: Path, target: Path, *, overwrite: bool = False) -> Path:
+    """Give a finished file its final name in one step, on disk before that; the name it got comes back.
+
+    Without overwrite a file that appeared meanwhile is kept, and the next free name is taken.
+    """
+    try:
+        _sync(part)
+        if overwrite:
+            os.replace(part, target)
+        else:
+            target = _rename_to_free(part, target)
+        _sync(target.parent)
+    except OSError as error:
+        raise output_error(target, error) from error
+    return target
+
+
+def keep_partial(part: Path, target: Path) -> Path:
+    """Name an unfinished but usable file `name.partial.mp4`, or the next free name."""
+    try:
+        return _rename_to_free(part, target.with_name(f"{target.stem}.partial{target.suffix}"))
+    except OSError as error:
+        raise output_error(target, error) from error
+
+
+def _rename_to_free(part: Path, target: Path) -> Path:
+    while True:
+        free = free_name(target)
+        try:
+            os.link(part, free)  # fails where the name is taken, which a rename would not
+        except FileExistsError:
+            continue
+        except OSError:
+            os.rename(part, free)  # a disk without hard links, e.g. FAT
+        else:
+            os.unlink(part)
+        return free
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network and FUSE disks that have no fsync
+            raise
+    finally:
+        os.close(descriptor)
+
+
+class DiskWatch:
+    """Says in time that a disk runs full: below max(500 MB, 2 % of it), but never more than a tenth of it.
+
+    The tenth is for small disks, such as a 4 GB stick, which would else be full when empty.
+    """
+
+    def __init__(self, folder: Path, *, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._folder = folder
+        self._now_s = now_s
+        self._next_s = -float("inf")
+
+    def check(self) -> None:
+        """Raises OutputError when too little is left; looks at the disk at most once a second."""
+        if self._now_s() < self._next_s:
+            return
+        self._next_s = self._now_s() + _CHECK_PERIOD_S
+        usage = shutil.disk_usage(self._folder)
+        reserve = min(max(500 * MEGABYTE, usage.total // 50), usage.total // 10)
+        if usage.free < reserve:
+            raise OutputError(
+                f"The disk that holds {self._folder} is nearly full: {usage.free / MEGABYTE:.0f} MB are left, and "
+                f"{reserve / MEGABYTE:.0f} MB are kept free; free some space or choose another folder."
+            )

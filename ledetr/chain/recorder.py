@@ -1,0 +1,346 @@
+"""Annotated pictures to a video file that keeps exact times, survives a cut, and appears whole or not at all.
+
+MP4 is written in fragments, one a key frame, so that a part file plays up to its last two seconds whatever happens;
+at the end its packets are copied, not encoded again, into the final form with the index in front. Matroska needs no
+second form, but rounds times to 1 ms, so it is used only where it is the final choice.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.codec.context import Flags
+from av.video.frame import PictureType
+
+from ledetr.chain.colour import rgb_to_video_frame, tag_encoder
+from ledetr.chain.output_files import DiskWatch, choose_target, keep_partial, output_error, publish, reserve_part
+from ledetr.errors import OutputError, UsageError
+from ledetr.frame import Colour
+
+KEY_FRAME_PERIOD_S = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoCodec:
+    """An encoder and how we run it. crf: its default quality, lower is better; None where it is lossless."""
+
+    encoder: str
+    containers: tuple[str, ...]
+    crf: int | None
+    options: Mapping[str, str] = field(default_factory=dict)
+    pix_fmt: str = "yuv420p"
+
+
+CODECS: dict[str, VideoCodec] = {
+    "h264": VideoCodec(
+        encoder="libx264",
+        containers=("mp4", "mov", "matroska"),
+        crf=20,
+        options={"preset": "veryfast", "forced-idr": "1"},
+    ),
+    "hevc": VideoCodec(
+        encoder="libx265",
+        containers=("mp4", "mov", "matroska"),
+        crf=23,
+        options={"preset": "veryfast", "forced-idr": "1", "x265-params": "log-level=error"},
+    ),
+    "av1": VideoCodec(
+        encoder="libsvtav1", containers=("mp4", "matroska", "webm"), crf=32, options={"preset": "9"}
+    ),
+    "vp9": VideoCodec(
+        encoder="libvpx-vp9",
+        containers=("mp4", "matroska", "webm"),
+        crf=32,
+        options={"b": "0", "deadline": "realtime", "cpu-used": "6", "row-mt": "1"},
+    ),
+    "ffv1": VideoCodec(encoder="ffv1", containers=("matroska",), crf=None, options={"level": "3", "slicecrc": "1"}),
+}
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+
+_FRAGMENTED = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
+_MATROSKA = {"cluster_time_limit": "2000", "flush_packets": "1"}
+# What a muxer writes itself; copying it from the source would be a lie.
+_OWN_METADATA = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
+
+
+def container_of(path: Path) -> str:
+    """FFmpeg's name of the container that a file name asks for; raises UsageError for another ending."""
+    name = CONTAINERS.get(path.suffix.lower())
+    if name is None:
+        allowed = ", ".join(CONTAINERS)
+        raise UsageError(f"{path.name} does not say what kind of video to write; end the name in one of {allowed}.")
+    return name
+
+
+def choose_codec(path: Path, codec: str | None) -> str:
+    """The codec asked for, else the usual one of the container; raises UsageError where they do not go together."""
+    container = container_of(path)
+    if codec is None:
+        return "vp9" if container == "webm" else "h264"
+    if codec not in CODECS:
+        raise UsageError(f"The codec {codec!r} is not known; there are {', '.join(CODECS)}.")
+    if container not in CODECS[codec].containers:
+        endings = [ending for ending, name in CONTAINERS.items() if name in CODECS[codec].containers]
+        raise UsageError(f"{path.suffix} files do not hold {codec}; end the name in {' or '.join(endings)}.")
+    return codec
+
+
+def holds(container: str, stream: Any) -> bool:
+    """Whether packets of this source stream can be copied into that container untouched."""
+    with av.open(io.BytesIO(), "w", format=container) as probe:
+        try:
+            probe.add_stream_from_template(stream, opaque=True)
+        except ValueError:
+            return False
+    return True
+
+
+class VideoWriter:
+    """One output video; used from one thread.
+
+    path: what it will be called (see choose_target). width, height: of the pictures that will come; odd sizes are
+    padded by one line, since 4:2:0 has none. time_base: the unit of every pts. rate: nominal, for the rate control
+    alone; no time is ever made from it. copied: source streams whose packets will be handed to `copy`. shift_s is
+    added to every time, pictures and packets alike.
+    Ends with exactly one of finish, keep_partial and abort. Raises OutputError when the disk refuses.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        width: int,
+        height: int,
+        time_base: Fraction,
+        rate: Fraction | None = None,
+        colour: Colour | None = None,
+        codec: str | None = None,
+        crf: int | None = None,
+        sample_aspect: Fraction | None = None,
+        copied: Sequence[Any] = (),
+        metadata: Mapping[str, str] | None = None,
+        chapters: Sequence[Any] = (),
+        shift_s: Fraction = Fraction(0),
+        overwrite: bool = False,
+        sources: Sequence[Path] = (),
+    ) -> None:
+        self.codec_name = choose_codec(path, codec)
+        self.path = choose_target(path, overwrite=overwrite, sources=sources)
+        self.size_hw = (height, width)
+        self.frames = 0
+        self._container_name = container_of(path)
+        self._overwrite = overwrite
+        self._colour = colour or Colour()
+        self._time_base = time_base
+        self._shift_s = shift_s
+        self._chapters = list(chapters)
+        self._disk = DiskWatch(self.path.parent)
+        self._disk.check()
+        self._first_pts: int | None = None
+        self._last_pts: int | None = None
+        self._last_duration = 0
+        self._next_key_pts: int | None = None
+        self.part = reserve_part(self.path)
+        try:
+            self._open(metadata or {}, copied, rate, crf, sample_aspect)
+        except BaseException:
+            self.part.unlink(missing_ok=True)
+            raise
+
+    def _open(
+        self,
+        metadata: Mapping[str, str],
+        copied: Sequence[Any],
+        rate: Fraction | None,
+        crf: int | None,
+        sample_aspect: Fraction | None,
+    ) -> None:
+        options = _MATROSKA if self._is_matroska else _FRAGMENTED
+        with self._disk_errors():
+            self._output = av.open(str(self.part), "w", format=self._container_name, options=dict(options))
+        self._output.metadata.update({k: v for k, v in metadata.items() if k.lower() not in _OWN_METADATA})
+        if self._is_matroska and self._chapters:
+            self._output.set_chapters(self._chapters)
+        self._video = self._add_encoder(rate or Fraction(30), crf, sample_aspect)
+        self._copies = {id(stream): self._add_copy(stream) for stream in copied}
+
+    @property
+    def _is_matroska(self) -> bool:
+        return self._container_name in ("matroska", "webm")
+
+    def _add_encoder(self, rate: Fraction, crf: int | None, sample_aspect: Fraction | None) -> Any:
+        codec = CODECS[self.codec_name]
+        height, width = self.size_hw
+        options = dict(codec.options)
+        if codec.crf is not None:
+            options["crf"] = str(codec.crf if crf is None else crf)
+        stream: Any = self._output.add_stream(codec.encoder, rate=rate.limit_denominator(1_000_000), options=options)
+        stream.width, stream.height = width + width % 2, height + height % 2
+        stream.pix_fmt = codec.pix_fmt
+        stream.time_base = self._time_base
+        context = stream.codec_context
+        context.time_base = self._time_base
+        context.gop_size = max(1, round(KEY_FRAME_PERIOD_S * rate))
+        context.flags |= Flags.frame_duration
+        if sample_aspect is not None and sample_aspect > 0:
+            context.sample_aspect_ratio = sample_aspect
+        if self._container_name in ("mp4", "mov") and self.codec_name == "hevc":
+            context.codec_tag = "hvc1"  # Apple's players do not open the other one, hev1
+        tag_encoder(context, self._colour)
+        return stream
+
+    def _add_copy(self, source: Any) -> Any:
+        try:
+            stream: Any = self._output.add_stream_from_template(source, opaque=True)
+        except ValueError:
+            raise OutputError(
+                f"{self.path.suffix} files cannot hold the track {source.index} ({source.name}); "
+                f"end the name in .mkv, or leave the sound out with --no-audio."
+            ) from None
+        stream.metadata.update(source.metadata)
+        stream.disposition = source.disposition
+        return stream
+
+    def write(self, rgb: np.ndarray, pts: int, duration: int | None = None) -> None:
+        """Encode one picture (H, W, 3) uint8 that is shown from pts on, in units of time_base.
+
+        A pts that does not grow is moved to one tick after the last: players and muxers allow no other order.
+        """
+        if rgb.shape[:2] != self.size_hw:
+            raise ValueError(f"the picture is {rgb.shape[:2]}, the video {self.size_hw}")
+        self._disk.check()
+        pts += round(self._shift_s / self._time_base)
+        if self._last_pts is not None and pts <= self._last_pts:
+            pts = self._last_pts + 1
+        frame = rgb_to_video_frame(_even(rgb), self._colour, CODECS[self.codec_name].pix_fmt)
+        frame.pts, frame.time_base = pts, self._time_base
+        frame.duration = duration or 0
+        if self._next_key_pts is None or pts >= self._next_key_pts:
+            frame.pict_type = PictureType.I
+            self._next_key_pts = pts + int(KEY_FRAME_PERIOD_S / self._time_base)
+        self._first_pts = pts if self._first_pts is None else self._first_pts
+        self._last_pts, self._last_duration = pts, duration or 0
+        with self._disk_errors():
+            self._output.mux(self._video.encode(frame))
+        self.frames += 1
+
+    def copy(self, packet: Any) -> None:
+        """Hand on a packet of one of the copied streams, as it is but for the shift."""
+        stream = self._copies[id(packet.stream)]
+        ticks = round(self._shift_s / packet.time_base)
+        if packet.pts is not None:
+            packet.pts += ticks
+        if packet.dts is not None:
+            packet.dts += ticks
+        packet.stream = stream
+        with self._disk_errors():
+            self._output.mux(packet)
+
+    @property
+    def seconds(self) -> float:
+        """Length of what was written."""
+        if self._first_pts is None or self._last_pts is None:
+            return 0.0
+        return float((self._last_pts - self._first_pts + self._last_duration) * self._time_base)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk so far."""
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def finish(self) -> Path:
+        """Complete the file and give it its name, which comes back."""
+        with self._disk_errors():
+            self._close_encoder()
+            done = self.part if self._is_matroska else self._copy_to_final_form()
+        self.path = publish(done, self.path, overwrite=self._overwrite)
+        self.part.unlink(missing_ok=True)
+        return self.path
+
+    def keep_partial(self) -> Path | None:
+        """End early: what there is becomes `name.partial.mp4`, which comes back; None where there was no picture.
+
+        Does what can be done on a full disk: the last two seconds may be missing there.
+        """
+        try:
+            self._close_encoder()
+        except (OSError, ValueError):  # what was flushed before stays readable
+            self._close_quietly()
+        if self.frames == 0 or self.nbytes == 0:
+            self.part.unlink(missing_ok=True)
+            return None
+        self.path = keep_partial(self.part, self.path)
+        return self.path
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        self._close_quietly()
+        self.part.unlink(missing_ok=True)
+
+    def _close_encoder(self) -> None:
+        if self.frames:
+            self._output.mux(self._video.encode(None))
+        self._output.close()
+
+    def _close_quietly(self) -> None:
+        try:
+            self._output.close()
+        except (OSError, ValueError):  # the trailer did not fit; the file is given up or kept as it is
+            return
+
+    def _copy_to_final_form(self) -> Path:
+        """The part file's packets in a file of the same kind with the index in front; the part file stays."""
+        final = reserve_part(self.path)
+        try:
+            with av.open(str(self.part)) as source, self._final_container(final) as output:
+                output.metadata.update({k: v for k, v in source.metadata.items() if k not in _OWN_METADATA})
+                if self._chapters:
+                    output.set_chapters(self._chapters)
+                _copy_packets(source, output, {self._video.index: "hvc1"} if self.codec_name == "hevc" else {})
+        except BaseException:
+            final.unlink(missing_ok=True)
+            raise
+        return final
+
+    def _final_container(self, path: Path) -> Any:
+        return av.open(str(path), "w", format=self._container_name, options={"movflags": "faststart"})
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise output_error(self.path, error) from error
+
+
+def _copy_packets(source: Any, output: Any, tags: Mapping[int, str]) -> None:
+    copies = {}
+    for stream in source.streams:
+        if stream.type in ("video", "audio", "subtitle"):
+            copy = output.add_stream_from_template(stream, opaque=True)
+            copy.metadata.update(stream.metadata)
+            copy.disposition = stream.disposition
+            if stream.index in tags:
+                copy.codec_context.codec_tag = tags[stream.index]
+            copies[stream.index] = copy
+    for packet in source.demux([stream for stream in source.streams if stream.index in copies]):
+        if packet.dts is None:
+            continue  # the demuxer's end mark
+        packet.stream = copies[packet.stream.index]
+        output.mux(packet)
+
+
+def _even(rgb: np.ndarray) -> np.ndarray:
+    """The picture with its last column and line doubled where their number is odd."""
+    height, width = rgb.shape[:2]
+    if height % 2 == 0 and width % 2 == 0:
+        return rgb
+    return np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
