@@ -1,9 +1,15 @@
 """The one interface behind which every engine stands."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +34,27 @@ class RawOutputs:
     logits: np.ndarray
     boxes_cxcywh: np.ndarray
 
-    def __getitem__(self, row: int) -> "RawOutputs":
+    def __getitem__(self, row: int) -> RawOutputs:
         """Outputs of one picture: (Q, C) and (Q, 4)."""
         return RawOutputs(self.logits[row], self.boxes_cxcywh[row])
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A network that an engine may build when it needs it: an engine with a converted copy at hand does not.
+
+    key: texts and numbers that change whenever the function changes (weights, config, layers, our version); None for
+    a network that must not be cached. input_hw: the size to build for. build: gives the deploy form, a torch module in
+    eval mode, float32, on the CPU, that takes (B, 3, H, W) uint8 RGB and returns logits (B, Q, C) and boxes_cxcywh
+    (B, Q, 4). example: a picture (1, 3, H, W) uint8 to trace it with. export_onnx: the network as the bytes of an ONNX
+    file with input pixels (1, H, W, 3) uint8 and outputs logits, boxes_cxcywh.
+    """
+
+    key: dict[str, str | int] | None
+    input_hw: tuple[int, int]
+    build: Callable[[], torch.nn.Module]
+    example: Callable[[], torch.Tensor]
+    export_onnx: Callable[[], bytes]
 
 
 class Backend(Protocol):
