@@ -1,0 +1,194 @@
+"""Detections beside the pictures: JSON, JSON lines, CSV and COCO results; streamed, and whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from ledetr.chain.output_files import choose_target, keep_partial, output_error, publish, reserve_part
+from ledetr.detections import Detections
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SideHeader:
+    """What holds for all pictures of a side file. source: for people, without passwords."""
+
+    source: str
+    model: str
+    random_weights: bool
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PictureResult:
+    """One picture. index: 0, 1, 2, ... in the order written. pts_s: its time in the source, None for a still.
+
+    file: name of a still, else None. image_id: what COCO results call it.
+    """
+
+    index: int
+    pts_s: float | None
+    detections: Detections
+    file: str | None = None
+    image_id: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """index, pts_s, file where it is a still, detections."""
+        row: dict[str, Any] = {"index": self.index, "pts_s": None if self.pts_s is None else round(self.pts_s, 6)}
+        if self.file is not None:
+            row["file"] = self.file
+        return {**row, "detections": self.detections.to_json()}
+
+
+class SideFile:
+    """A file that takes one picture after the other; ends with exactly one of finish, keep_partial and abort.
+
+    path: what it will be called (see choose_target). Raises OutputError when the disk refuses.
+    """
+
+    encoding = "utf-8"
+
+    def __init__(
+        self, path: Path, header: SideHeader, *, overwrite: bool = False, sources: Sequence[Path] = ()
+    ) -> None:
+        self.path = choose_target(path, overwrite=overwrite, sources=sources)
+        self._overwrite = overwrite
+        self._rows = 0
+        self._part = reserve_part(self.path)
+        with self._disk_errors():
+            self._file: TextIO = self._part.open("w", encoding=self.encoding, newline="")
+            self._begin(header)
+
+    def add(self, picture: PictureResult) -> None:
+        """Write what was found in one picture."""
+        with self._disk_errors():
+            self._write(picture)
+
+    def finish(self) -> Path:
+        """Complete the file and give it its name, which comes back."""
+        with self._disk_errors():
+            self._end()
+            self._file.close()
+        self.path = publish(self._part, self.path, overwrite=self._overwrite)
+        return self.path
+
+    def keep_partial(self) -> Path:
+        """End early, well-formed, as `name.partial.ext`, which comes back."""
+        try:
+            self._end()
+            self._file.close()
+        except (OSError, ValueError):  # a full disk: what was written before stays
+            self._close_quietly()
+        self.path = keep_partial(self._part, self.path)
+        return self.path
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        self._close_quietly()
+        self._part.unlink(missing_ok=True)
+
+    def _close_quietly(self) -> None:
+        try:
+            self._file.close()
+        except OSError:  # the rest did not fit; the file is given up or kept as it is
+            return
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise output_error(self.path, error) from error
+
+    def _begin(self, header: SideHeader) -> None:
+        """What stands before the first picture."""
+
+    def _write(self, picture: PictureResult) -> None:
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        """What stands after the last picture."""
+
+    def _item(self, value: dict[str, Any]) -> None:
+        """One item of a JSON list, each on its line."""
+        self._file.write((",\n" if self._rows else "\n") + json.dumps(value, ensure_ascii=False, allow_nan=False))
+        self._rows += 1
+
+
+class JsonFile(SideFile):
+    """One document: schema_version, source, model, random_weights, class_names, frames."""
+
+    def _begin(self, header: SideHeader) -> None:
+        head = {
+            "schema_version": SCHEMA_VERSION,
+            "source": header.source,
+            "model": header.model,
+            "random_weights": header.random_weights,
+            "class_names": list(header.class_names),
+        }
+        self._file.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "frames": [')
+
+    def _write(self, picture: PictureResult) -> None:
+        self._item(picture.to_json())
+
+    def _end(self) -> None:
+        self._file.write("\n]}\n")
+
+
+class JsonLinesFile(SideFile):
+    """One line a picture, the same as an item of "frames" in the JSON document."""
+
+    def _write(self, picture: PictureResult) -> None:
+        self._file.write(json.dumps(picture.to_json(), ensure_ascii=False, allow_nan=False) + "\n")
+
+
+class CsvFile(SideFile):
+    """One line a box. UTF-8 with a mark at the start, so that spreadsheets read it as such."""
+
+    encoding = "utf-8-sig"
+
+    def _begin(self, header: SideHeader) -> None:
+        self._csv = csv.writer(self._file)
+        self._csv.writerow(("index", "pts_s", "file", "class_id", "class_name", "confidence", "x1", "y1", "x2", "y2"))
+
+    def _write(self, picture: PictureResult) -> None:
+        time = "" if picture.pts_s is None else f"{picture.pts_s:.6f}"
+        place = (picture.index, time, _no_formula(picture.file or ""))
+        for row in picture.detections.to_json():
+            name = _no_formula(row["class_name"])
+            self._csv.writerow((*place, row["class_id"], name, row["confidence"], *row["xyxy"]))
+
+
+class CocoFile(SideFile):
+    """COCO results: a list of image_id, category_id, bbox, score; category ids are the data set's own."""
+
+    def _begin(self, header: SideHeader) -> None:
+        self._file.write("[")
+
+    def _write(self, picture: PictureResult) -> None:
+        for row in picture.detections.to_coco(picture.index if picture.image_id is None else picture.image_id):
+            self._item(row)
+
+    def _end(self) -> None:
+        self._file.write("\n]\n")
+
+
+SIDE_FILES: dict[str, Callable[..., SideFile]] = {
+    "json": JsonFile,
+    "jsonl": JsonLinesFile,
+    "csv": CsvFile,
+    "coco": CocoFile,
+}
+SIDE_FILE_ENDINGS = {"json": ".json", "jsonl": ".jsonl", "csv": ".csv", "coco": ".coco.json"}
+
+
+def _no_formula(text: str) -> str:
+    """A spreadsheet would run a cell that begins with one of these; a quote before it makes it text."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
