@@ -26,6 +26,7 @@ from ledetr import SCALES, __version__
 from ledetr.cli.one_document import one_document
 from ledetr.cli.system_libraries import missing_libraries
 from ledetr.errors import LeDetrError
+from ledetr.weights_file import find_weights, read_header, verify_payload
 
 Status = Literal["ok", "note", "fail"]
 _MARKS: dict[str, tuple[str, str]] = {"ok": ("ok", "green"), "note": ("note", "yellow"), "fail": ("FAIL", "bold red")}
@@ -223,8 +224,6 @@ def _disk() -> Iterator[Finding]:
 
 
 def _weights() -> Iterator[Finding]:
-    from ledetr.weights_file import find_weights, read_header, verify_payload
-
     for scale in SCALES:
         try:
             path = find_weights(scale)
