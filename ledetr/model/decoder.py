@@ -236,7 +236,10 @@ class Decoder(nn.Module):
             assert isinstance(mlp, Mlp)
             _zero_last(mlp)
 
-    def forward(self, maps: list[Tensor], denoising: DenoisingQueries | None = None) -> tuple[Tensor, Tensor] | TrainOutputs:
+    def forward(
+        self, maps: list[Tensor], denoising: DenoisingQueries | None = None
+    ) -> tuple[Tensor, Tensor] | TrainOutputs:
+        """Eval mode: logits (B, Q, C) and boxes (B, Q, 4) cxcywh; train mode: TrainOutputs, of noisy boxes too."""
         shapes = [(int(m.shape[2]), int(m.shape[3])) for m in maps]
         memory = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)
         selected, dense_logits, table, valid = self._score_positions(memory, shapes)
