@@ -1,0 +1,1 @@
+"""The desktop window over ledetr: session and settings here without Qt, widgets in ui/."""

@@ -1,0 +1,498 @@
+"""What is open, chosen and running, and the commands that change it. Plain objects, no Qt.
+
+Commands return at once and may be called from the GUI thread: what takes time is done by the threads below, and the
+outcome is a new `state`. Threads: "session" (opens, stops, records), "files" (snapshots, settings, the list of
+weights), "model loader" (short-lived), and those of the pipeline.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ledetr
+from ledetr.chain.clock import Clock, MonotonicClock
+from ledetr.chain.meters import MeterSnapshot
+from ledetr.chain.overlay import Mark, marks_of
+from ledetr.chain.pipeline import (
+    Eof,
+    Event,
+    Failed,
+    FrameDetector,
+    Opened,
+    Pipeline,
+    Reconnecting,
+    RecordingEnded,
+    Restored,
+    Result,
+    Stalled,
+    State,
+    Stopped,
+)
+from ledetr.chain.recording import RecordingStatus
+from ledetr.chain.sources import FolderSpec, ImageSpec, ListSpec, SourceSpec, UrlSpec, VideoSpec, mask_url, parse_source
+from ledetr.detections import Detections
+from ledetr.errors import LeDetrError, WeightsError
+from ledetr.weights_file import find_weights, search_folders
+from ledetr_app.model_loader import ModelLoader
+from ledetr_app.pictures import output_path, save_snapshot
+from ledetr_app.settings import MAX_RECENTS, LoadedSettings, Settings, load_settings, save_settings
+from ledetr_app.state import Loss, Problem, RunningModel, SessionState, Toast
+from ledetr_app.worker import Worker
+
+CONF_RANGE = (0.05, 0.95)
+STOP_LIMIT_S = 5.0
+
+
+class Session:
+    """The whole application without its window.
+
+    settings_file: None = nothing is remembered (as with --safe). load_detector: how a choice of model becomes a
+    detector. pictures, videos: folders that snapshots and recordings go to.
+    on_result and on_change are called from any thread when there is a newer result or state; they must return at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings_file: Path | None = None,
+        random_weights: bool = False,
+        load_detector: Callable[[str], FrameDetector] | None = None,
+        find: Callable[[str], Path] = find_weights,
+        pictures: Path | None = None,
+        videos: Path | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.clock = clock or MonotonicClock()
+        self.on_result: Callable[[], None] = _nothing
+        self.on_change: Callable[[], None] = _nothing
+        self.allows_random_weights = random_weights
+        self._find = find
+        self._settings_file = settings_file
+        loaded = LoadedSettings(Settings()) if settings_file is None else load_settings(settings_file)
+        self.settings = loaded.settings
+        self._folders = {"pictures": pictures, "videos": videos}
+        self._lock = threading.Lock()
+        self._serial = 0
+        self._closed = False
+        self._detector: FrameDetector | None = None
+        self._shown: Result | None = None
+        self.state = _initial_state(loaded)
+        self.pipeline = Pipeline(None, clock=self.clock, on_result=self._on_result, on_event=self._on_event)
+        self._control = Worker("session", self.report)
+        self._files = Worker("files", self.report)
+        self._loader = ModelLoader(load_detector or self._load_detector, self._on_loaded, self._on_load_failed)
+        self._files.submit(self._look_for_weights)
+
+    def start(self, *, model: str | None = None, source: str | Path | None = None) -> None:
+        """Load the model (default: the remembered one) and open the source, if any. Returns at once."""
+        self.set_model(model or self.state.model)
+        if source is not None:
+            self.open_source(source)
+
+    # Source
+
+    def open_source(self, source: str | Path) -> None:
+        """Open a path, address, camera or test pattern in place of what is open."""
+        self._change(opening=mask_url(str(source)) if "://" in str(source) else Path(source).name, problem=None)
+        self._control.submit(lambda: self._open(source))
+
+    def play(self) -> None:
+        """Go on; from the end of a file, begin again."""
+        self._control.submit(self._then_sync(self.pipeline.play))
+
+    def pause(self) -> None:
+        """Hold the picture."""
+        self._control.submit(self._then_sync(self.pipeline.pause))
+
+    def toggle_play(self) -> None:
+        """Play when held or ended, pause when playing."""
+        state = self.state
+        if state.phase is State.RUNNING and not state.ended:
+            self.pause()
+        elif state.has_source:
+            self.play()
+
+    def stop(self) -> None:
+        """Close the source; legal in every state."""
+        self._change(opening="", loss=None)
+        self._control.submit(self._stop)
+
+    def seek(self, pts_s: float) -> None:
+        """Show the first frame at or after pts_s seconds; of quick calls only the newest is carried out."""
+        source = self.state.source
+        if source is None or not source.seekable:
+            return
+        end_s = source.duration_s if source.duration_s is not None else pts_s
+        target_s = min(max(0.0, pts_s), end_s)
+        self._control.submit(self._then_sync(lambda: self.pipeline.seek(target_s)), newest_of="seek")
+
+    def seek_by(self, seconds: float) -> None:
+        """Seek from the picture that is shown."""
+        shown = self._shown
+        if shown is not None:
+            self.seek(shown.frame.meta.pts_s + seconds)
+
+    def step(self, frames: int) -> None:
+        """One frame on (1) or back (-1), paused."""
+        if self.state.has_source:
+            self._control.submit(self._then_sync(lambda: self.pipeline.step(frames)))
+
+    # Model and display
+
+    def set_model(self, model: str) -> None:
+        """Load a scale or a weights file beside the running model, then swap between two frames."""
+        state = self.state
+        if state.loading == model or (state.loading is None and state.running and state.running.choice == model):
+            return
+        if state.running is not None and state.running.choice == model:
+            self._change(model=model, loading=None)
+            self._loader.want(None)
+            return
+        self._change(model=model, loading=model, problem=None)
+        self._loader.want(model)
+
+    def set_conf(self, conf: float) -> None:
+        """Score threshold, kept within 0.05..0.95. Costs no inference: the boxes are there already."""
+        self._change(own_conf=round(min(max(conf, CONF_RANGE[0]), CONF_RANGE[1]), 2))
+
+    def set_classes(self, names: frozenset[str] | None) -> None:
+        """Show only these class names; None: all."""
+        self._change(shown_classes=names)
+
+    def show(self, *, boxes: bool | None = None, labels: bool | None = None, scores: bool | None = None) -> None:
+        """Switch parts of the overlay; None leaves a part as it is."""
+        changes = {"boxes": boxes, "labels": labels, "scores": scores}
+        self._change(**{name: value for name, value in changes.items() if value is not None})
+
+    def set_theme(self, theme: str) -> None:
+        """ "system", "light" or "dark"."""
+        self._change(theme=theme)
+
+    def set_side_panel(self, shown: bool) -> None:
+        """Unfold or fold the class list."""
+        self._change(side_panel=shown)
+
+    def marks(self, result: Result) -> list[Mark]:
+        """What is drawn over that result with the present choices, in its own pixels."""
+        state = self.state
+        if not state.boxes:
+            return []
+        meta = result.frame.meta
+        return marks_of(
+            result.detections,
+            conf=state.conf,
+            class_ids=self.shown_class_ids(result),
+            labels=state.labels,
+            scores=state.scores,
+            size_hw=(meta.height, meta.width),
+        )
+
+    def shown_class_ids(self, result: Result) -> list[int] | None:
+        """The chosen classes in the numbering of the model that found this result; None: all."""
+        shown = self.state.shown_classes
+        if shown is None:
+            return None
+        return [i for i, name in enumerate(result.detections.class_names) if name in shown]
+
+    def seen(self, result: Result) -> Detections:
+        """Its detections that pass the score threshold and the class filter."""
+        return result.detections.filter(conf=self.state.conf, class_ids=self.shown_class_ids(result))
+
+    # Output
+
+    def snapshot(self, *, boxes: bool = True) -> None:
+        """Save the picture that is shown in full size, with or without boxes, and its detections beside it."""
+        result = self._shown
+        if result is None:
+            self._change(problem=Problem("There is no picture to save yet: open a source first."))
+            return
+        marks = self.marks(result) if boxes else []
+        conf, name, seen = self.state.conf, self._source_name(), self.seen(result)
+        self._files.submit(lambda: self._save_snapshot(name, result, seen, marks, conf))
+
+    def toggle_recording(self) -> None:
+        """Start or end a recording of what is seen."""
+        if self.state.recording is not None:
+            self._control.submit(self._stop_recording)
+        elif self.state.has_source:
+            self._control.submit(self._start_recording)
+        else:
+            self._change(problem=Problem("There is nothing to record yet: open a source first."))
+
+    def recording_status(self) -> RecordingStatus | None:
+        """Length and size so far; None when nothing is recorded."""
+        return self.pipeline.recording
+
+    # What the window reads
+
+    def latest(self) -> Result | None:
+        """Newest result; None when nothing is open."""
+        return self.pipeline.latest() if self.state.has_source else None
+
+    def painted(self, result: Result) -> None:
+        """The result is on the screen now."""
+        self._shown = result
+        self.pipeline.painted(result)
+
+    @property
+    def shown(self) -> Result | None:
+        """The result on the screen."""
+        return self._shown
+
+    def meters(self) -> MeterSnapshot:
+        """Rates, age and drops as they are now."""
+        return self.pipeline.meters.snapshot()
+
+    # Problems and settings
+
+    def report(self, error: BaseException) -> None:
+        """Show an error; the one way in for every thread."""
+        self._change(problem=problem_of(error))
+
+    def dismiss_problem(self) -> None:
+        """The user has read it."""
+        self._change(problem=None)
+
+    def remember(self, **changes: Any) -> None:
+        """Keep fields of Settings that only the window knows, e.g. its geometry."""
+        with self._lock:
+            self.settings = replace(self.settings, **changes)
+
+    def close(self) -> list[str]:
+        """End everything, in any state. Returns the names of threads that did not end in time and were left behind."""
+        if self._closed:
+            return []
+        self._closed = True
+        self.on_result = self.on_change = _nothing
+        left = [] if self._loader.close(STOP_LIMIT_S) else ["model loader"]
+        self._control.submit(self._stop_recording)
+        left += [] if self._control.close(STOP_LIMIT_S) else ["session"]
+        self.pipeline.close()
+        if self._detector is not None:
+            self._detector.close()
+        self._save_settings_later()
+        left += [] if self._files.close(STOP_LIMIT_S) else ["files"]
+        return left
+
+    # Threads "session" and "files"
+
+    def _open(self, source: str | Path) -> None:
+        try:
+            spec = parse_source(source)
+            self._change(opening=spec.display_name, loss=None)
+            self._stop_recording()
+            self._shown = None
+            self.pipeline.open(spec)
+        except LeDetrError:
+            self._change(opening="")
+            raise
+        text = _memorable(spec, source)
+        if text is not None:
+            self._change(recents=(text, *(r for r in self.state.recents if r != text))[:MAX_RECENTS])
+            self._save_settings_later()
+        self._sync()
+
+    def _stop(self) -> None:
+        self._stop_recording()
+        self.pipeline.stop()
+        self._shown = None
+        self._change(source=None, opening="", loss=None, ended=False)
+        self._sync()
+
+    def _start_recording(self) -> None:
+        path = output_path(self._folders["videos"], "videos", self._source_name(), ".mp4")
+        self.pipeline.start_recording(path, with_boxes=True, marks=self.marks)
+        self._change(recording=path)
+
+    def _stop_recording(self) -> None:
+        if self.state.recording is None:
+            return
+        self._change(recording=None)
+        if self.pipeline.recording is not None:
+            self.pipeline.stop_recording(wait=False)
+
+    def _save_snapshot(self, name: str, result: Result, seen: Detections, marks: Sequence[Mark], conf: float) -> None:
+        path = output_path(self._folders["pictures"], "pictures", name, ".png")
+        save_snapshot(path, result, seen, marks, conf)
+        self._toast(f"Snapshot saved: {path.name}", path)
+
+    def _look_for_weights(self) -> None:
+        self._change(has_weights={scale: self._is_there(scale) for scale in ledetr.SCALES})
+
+    def _save_settings_later(self) -> None:
+        if self._settings_file is None:
+            return
+        path, settings = self._settings_file, self._current_settings()
+        self._files.submit(lambda: save_settings(path, settings), newest_of="settings")
+
+    def _current_settings(self) -> Settings:
+        state = self.state
+        names = None if state.shown_classes is None else tuple(sorted(state.shown_classes))
+        with self._lock:
+            self.settings = replace(
+                self.settings,
+                model=state.running.choice if state.running is not None else self.settings.model,
+                conf=state.own_conf,
+                class_names=names,
+                boxes=state.boxes,
+                labels=state.labels,
+                scores=state.scores,
+                side_panel=state.side_panel,
+                theme=state.theme,
+                recents=state.recents,
+            )
+            return self.settings
+
+    def look_for_cameras(self) -> None:
+        """List the cameras again."""
+        self._files.submit(lambda: self._change(cameras=tuple(self._cameras())), newest_of="cameras")
+
+    # Thread "model loader"
+
+    def _load_detector(self, choice: str) -> FrameDetector:
+        there = choice not in ledetr.SCALES or self._is_there(choice)
+        if not there and not self.allows_random_weights:
+            raise WeightsError(self._missing_sentence(choice))
+        detector = ledetr.Detector.load(choice, random_weights=not there)
+        detector.warm_up()
+        return detector
+
+    def _is_there(self, scale: str) -> bool:
+        try:
+            return self._find(scale).is_file()
+        except LeDetrError:
+            return False
+
+    def _missing_sentence(self, scale: str) -> str:
+        ready = [s.upper() for s in ledetr.SCALES if self._is_there(s)]
+        instead = f", or choose {' or '.join(ready)}" if ready else ""
+        return (
+            f"Model {scale.upper()} has no weights on this computer yet: "
+            f"put ledetr_{scale}.safetensors into {search_folders()[-1]}{instead}"
+        )
+
+    def _on_loaded(self, choice: str, detector: FrameDetector) -> None:
+        self.pipeline.set_detector(detector, release=self._release)
+        self._detector = detector
+        self._change(model=choice, running=RunningModel.of(choice, detector), loading=None)
+        self._save_settings_later()
+
+    def _release(self, detector: FrameDetector) -> None:
+        """Nothing uses the old model any more; it is closed away from the thread that infers."""
+        self._files.submit(detector.close)
+
+    def _on_load_failed(self, choice: str, error: BaseException) -> None:
+        running = self.state.running
+        self._change(model=running.choice if running else choice, loading=None, problem=problem_of(error))
+
+    # Threads of the pipeline
+
+    def _on_result(self) -> None:
+        self._sync()
+        self.on_result()
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case Opened(info):
+                self._change(source=info, opening="", loss=None, ended=False)
+            case Eof():
+                self._change(ended=True)
+            case Stalled():
+                self._change(loss=Loss(self.clock.now_ns()))
+            case Reconnecting(attempt, next_in_s):
+                since_ns = self.state.loss.since_ns if self.state.loss is not None else self.clock.now_ns()
+                self._change(loss=Loss(since_ns, attempt, next_in_s))
+            case Restored():
+                self._change(loss=None)
+            case Failed(error):
+                self._change(opening="", loss=None, problem=problem_of(error))
+            case RecordingEnded(path, error):
+                self._on_recording_ended(path, error)
+            case Stopped():
+                self._change(source=None, loss=None, ended=False)
+        self._sync()
+        self.on_result()
+
+    def _on_recording_ended(self, path: str | None, error: LeDetrError | None) -> None:
+        self._change(recording=None)
+        if error is not None:
+            self.report(error)
+        elif path is not None:
+            self._toast(f"Recording saved: {Path(path).name}", Path(path))
+
+    # State
+
+    def _then_sync(self, command: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            command()
+            self._sync()
+
+        return run
+
+    def _sync(self) -> None:
+        """Follow the pipeline's own state."""
+        phase, ended = self.pipeline.state, self.pipeline.ended
+        if (phase, ended) != (self.state.phase, self.state.ended):
+            self._change(phase=phase, ended=ended)
+
+    def _toast(self, text: str, path: Path | None) -> None:
+        self._serial += 1
+        self._change(toast=Toast(text, path, self._serial))
+
+    def _change(self, **changes: Any) -> None:
+        with self._lock:
+            new = replace(self.state, **changes)
+            if new == self.state:
+                return
+            self.state = new
+        self.on_change()
+
+    def _source_name(self) -> str:
+        source = self.state.source
+        return "picture" if source is None else source.display_name
+
+
+def problem_of(error: BaseException) -> Problem:
+    """One sentence and its details. Our own errors are sentences already; any other is a fault of ours and says so."""
+    details = "".join(traceback.format_exception(error))
+    if isinstance(error, LeDetrError):
+        sentence = str(error).rstrip(".")
+        return Problem(sentence[:1].upper() + sentence[1:] + ".", details)
+    return Problem(f"Something went wrong inside Le-DETR ({type(error).__name__}): {error}", details)
+
+
+def _memorable(spec: SourceSpec, source: str | Path) -> str | None:
+    """What opens the source again; None for an address with secrets in it, which is never written down."""
+    if isinstance(spec, UrlSpec):
+        return spec.url if spec.display_name == spec.url else None
+    if isinstance(spec, VideoSpec | ImageSpec | ListSpec) or (isinstance(spec, FolderSpec) and spec.pattern is None):
+        return str(spec.path.absolute())
+    return str(source)
+
+
+def _initial_state(loaded: LoadedSettings) -> SessionState:
+    settings, problem = loaded.settings, None
+    if loaded.problem:
+        where = f" It was set aside as {loaded.set_aside.name}." if loaded.set_aside is not None else ""
+        problem = Problem(f"The settings file could not be used as it was: {loaded.problem}.{where}")
+    return SessionState(
+        model=settings.model,
+        own_conf=settings.conf,
+        shown_classes=None if settings.class_names is None else frozenset(settings.class_names),
+        boxes=settings.boxes,
+        labels=settings.labels,
+        scores=settings.scores,
+        side_panel=settings.side_panel,
+        theme=settings.theme,
+        recents=settings.recents,
+        problem=problem,
+    )
+
+
+def _nothing() -> None:
+    """Nobody listens yet, or no more."""

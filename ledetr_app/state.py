@@ -1,0 +1,113 @@
+"""What the window shows, as one immutable value: replaced whole by the session, read by widgets without a lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ledetr.chain.pipeline import FrameDetector, State
+from ledetr.chain.sources import SourceInfo
+
+DEFAULT_CONF = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One sentence for the error bar, and what stands behind it."""
+
+    sentence: str
+    details: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Toast:
+    """Good news for a few seconds; path: the file it speaks of. serial tells two equal ones apart."""
+
+    text: str
+    path: Path | None
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """The source is silent: since when on the chain's clock, which attempt comes next and in how many seconds."""
+
+    since_ns: int
+    attempt: int = 0
+    next_in_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningModel:
+    """What really runs, as the detector tells it."""
+
+    choice: str
+    model_id: str
+    engine: str
+    device: str
+    precision: str
+    class_names: tuple[str, ...]
+    score_threshold: float | None
+    random_weights: bool
+
+    @classmethod
+    def of(cls, choice: str, detector: FrameDetector) -> RunningModel:
+        """The facts of a detector that was loaded for this choice."""
+        return cls(
+            choice=choice,
+            model_id=detector.model_id,
+            engine=detector.info.name,
+            device=detector.info.device,
+            precision=detector.info.precision,
+            class_names=tuple(detector.class_names),
+            score_threshold=detector.score_threshold,
+            random_weights=detector.random_weights,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionState:
+    """source: facts of the open source. opening: name of what is being opened. ended: parked on the last frame.
+
+    model: the chosen one, a scale or a path. running: the one whose boxes are seen. loading: on its way.
+    has_weights: for each scale; a scale that was not looked for yet is absent.
+    own_conf: the user's threshold; None = the model's. shown_classes: names; None = all.
+    recording: the file being written. cameras: what opens each, and its name; None = not looked for yet.
+    """
+
+    phase: State = State.IDLE
+    ended: bool = False
+    source: SourceInfo | None = None
+    opening: str = ""
+    loss: Loss | None = None
+    model: str = "n"
+    running: RunningModel | None = None
+    loading: str | None = None
+    has_weights: Mapping[str, bool] = field(default_factory=dict)
+    own_conf: float | None = None
+    shown_classes: frozenset[str] | None = None
+    boxes: bool = True
+    labels: bool = True
+    scores: bool = True
+    recording: Path | None = None
+    recents: tuple[str, ...] = ()
+    cameras: tuple[tuple[str, str], ...] | None = None
+    theme: str = "system"
+    side_panel: bool = False
+    problem: Problem | None = None
+    toast: Toast | None = None
+
+    @property
+    def conf(self) -> float:
+        """The score threshold in force: the user's, else the model's own, else 0.5."""
+        if self.own_conf is not None:
+            return self.own_conf
+        if self.running is not None and self.running.score_threshold is not None:
+            return min(max(self.running.score_threshold, 0.05), 0.95)
+        return DEFAULT_CONF
+
+    @property
+    def has_source(self) -> bool:
+        """Something is open or on its way."""
+        return self.phase not in (State.IDLE, State.FAILED, State.STOPPING)

@@ -1,0 +1,1 @@
+"""One panel, one file: each shows a part of the session and sends its commands there."""

@@ -1,0 +1,195 @@
+"""Every command of the window as one QAction: its words, its keys, its icon, what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from PySide6.QtCore import QCoreApplication, QEvent, QObject, Qt
+from PySide6.QtGui import QAction, QActionGroup, QKeyEvent, QKeySequence
+from PySide6.QtWidgets import QAbstractButton, QAbstractItemView, QAbstractSlider, QApplication, QWidget
+
+from ledetr import SCALES
+from ledetr_app.session import Session
+from ledetr_app.ui.theme import CHOICES, Theme
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """text: shown in menus, already in the user's language. keys: the first is shown, all work."""
+
+    name: str
+    text: str
+    keys: tuple[str, ...]
+    icon: str
+    run: Callable[[], object]
+    checkable: bool = False
+
+
+class Actions:
+    """All commands by name. They keep to mpv's and VLC's keys where those agree."""
+
+    def __init__(self, session: Session, theme: Theme, window: QWidget) -> None:
+        self._session = session
+        self._actions: dict[str, QAction] = {}
+        self._group = QActionGroup(window)
+        for command in [*_source_commands(session), *_player_commands(session), *_model_commands(session)]:
+            self.add(command, theme, window)
+        for choice in CHOICES:
+            self._group.addAction(self[f"theme_{choice}"])
+        self.refresh()
+
+    def add(self, command: Command, theme: Theme, window: QWidget) -> QAction:
+        """One more command, e.g. one that only the window can carry out."""
+        action = QAction(command.text, window)
+        action.setShortcuts([QKeySequence(key) for key in command.keys])
+        action.setShortcutContext(Qt.ShortcutContext.WindowShortcut)
+        action.setCheckable(command.checkable)
+        if command.icon:
+            theme.bind_icon(action, command.icon)
+            action.setProperty("icon_name", command.icon)
+        action.triggered.connect(lambda _checked=False, run=command.run: run())
+        window.addAction(action)
+        self._actions[command.name] = action
+        return action
+
+    def __getitem__(self, name: str) -> QAction:
+        return self._actions[name]
+
+    def __iter__(self) -> Iterator[QAction]:
+        return iter(self._actions.values())
+
+    def refresh(self) -> None:
+        """Check marks and greying follow the session."""
+        state = self._session.state
+        self["boxes"].setChecked(state.boxes)
+        self["labels"].setChecked(state.labels)
+        self["scores"].setChecked(state.scores)
+        self["side_panel"].setChecked(state.side_panel)
+        self["record"].setChecked(state.recording is not None)
+        self[f"theme_{state.theme}"].setChecked(True)
+        for scale in SCALES:
+            self[f"model_{scale}"].setChecked(state.model == scale)
+        seekable = state.source is not None and state.source.seekable
+        for name in ("back_5", "on_5", "back_1", "on_1", "back_60", "on_60", "to_start", "to_end"):
+            self[name].setEnabled(seekable)
+        for name in ("play", "stop", "step_back", "step_on"):
+            self[name].setEnabled(state.has_source)
+
+
+def _tr(text: str) -> str:
+    return QCoreApplication.translate("Actions", text)
+
+
+def _source_commands(session: Session) -> list[Command]:
+    return [
+        Command(
+            "open_pattern",
+            _tr("Test pattern"),
+            (),
+            "pattern",
+            lambda: session.open_source("test:720p30"),
+        ),
+        Command("stop", _tr("Stop"), ("Ctrl+W",), "stop", session.stop),
+        Command("snapshot", _tr("Snapshot"), ("S",), "snapshot", session.snapshot),
+        Command(
+            "snapshot_clean",
+            _tr("Snapshot without boxes"),
+            ("Shift+S",),
+            "",
+            lambda: session.snapshot(boxes=False),
+        ),
+        Command("record", _tr("Record"), ("R",), "record", session.toggle_recording, checkable=True),
+    ]
+
+
+def _player_commands(session: Session) -> list[Command]:
+    def by(seconds: float) -> Callable[[], None]:
+        return lambda: session.seek_by(seconds)
+
+    def to_end() -> None:
+        source = session.state.source
+        if source is not None and source.duration_s is not None:
+            session.seek(source.start_s + source.duration_s)
+
+    def to_start() -> None:
+        source = session.state.source
+        session.seek(source.start_s if source is not None else 0.0)
+
+    return [
+        Command("play", _tr("Play / pause"), ("Space",), "play", session.toggle_play),
+        Command("step_back", _tr("One frame back"), (",",), "step_back", lambda: session.step(-1)),
+        Command("step_on", _tr("One frame on"), (".",), "step_forward", lambda: session.step(1)),
+        Command("back_5", _tr("5 seconds back"), ("Left",), "", by(-5)),
+        Command("on_5", _tr("5 seconds on"), ("Right",), "", by(5)),
+        Command("back_1", _tr("1 second back"), ("Shift+Left",), "", by(-1)),
+        Command("on_1", _tr("1 second on"), ("Shift+Right",), "", by(1)),
+        Command("back_60", _tr("1 minute back"), ("Ctrl+Left",), "", by(-60)),
+        Command("on_60", _tr("1 minute on"), ("Ctrl+Right",), "", by(60)),
+        Command("to_start", _tr("To the start"), ("Home",), "", to_start),
+        Command("to_end", _tr("To the end"), ("End",), "", to_end),
+    ]
+
+
+def _model_commands(session: Session) -> list[Command]:
+    def score(step: float) -> Callable[[], None]:
+        return lambda: session.set_conf(session.state.conf + step)
+
+    models = [
+        Command(
+            f"model_{scale}",
+            _tr("Model {scale}").format(scale=scale.upper()),
+            (str(number),),
+            "",
+            lambda scale=scale: session.set_model(scale),
+            checkable=True,
+        )
+        for number, scale in enumerate(SCALES, 1)
+    ]
+    names = {"system": _tr("Like the system"), "light": _tr("Light"), "dark": _tr("Dark")}
+    themes = [
+        Command(f"theme_{c}", names[c], (), "", lambda c=c: session.set_theme(c), checkable=True) for c in CHOICES
+    ]
+    return [
+        *models,
+        *themes,
+        Command("score_up", _tr("Higher score threshold"), ("Up",), "", score(0.05)),
+        Command("score_down", _tr("Lower score threshold"), ("Down",), "", score(-0.05)),
+        Command("boxes", _tr("Boxes"), ("B",), "boxes", lambda: session.show(boxes=not session.state.boxes), True),
+        Command("labels", _tr("Labels"), ("L",), "labels", lambda: session.show(labels=not session.state.labels), True),
+        Command("scores", _tr("Scores"), (), "", lambda: session.show(scores=not session.state.scores), True),
+        Command(
+            "side_panel",
+            _tr("Class list"),
+            ("C",),
+            "panel",
+            lambda: session.set_side_panel(not session.state.side_panel),
+            True,
+        ),
+    ]
+
+
+class FocusKeys(QObject):
+    """Lets a control that was reached with Tab keep the keys it needs, before they act as shortcuts.
+
+    Buttons take focus from Tab only, so after a click the space bar still plays and pauses.
+    """
+
+    _NEEDS = (
+        (QAbstractButton, {Qt.Key.Key_Space, Qt.Key.Key_Select}),
+        (QAbstractSlider, {Qt.Key.Key_Left, Qt.Key.Key_Right, Qt.Key.Key_Up, Qt.Key.Key_Down}),
+        (
+            QAbstractItemView,
+            {Qt.Key.Key_Space, Qt.Key.Key_Up, Qt.Key.Key_Down, Qt.Key.Key_Home, Qt.Key.Key_End},
+        ),
+    )
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Claim the key for the focused control."""
+        if event.type() == QEvent.Type.ShortcutOverride and isinstance(event, QKeyEvent):
+            focused = QApplication.focusWidget()
+            for kind, keys in self._NEEDS:
+                if isinstance(focused, kind) and event.key() in keys and not event.modifiers():
+                    event.accept()
+                    return True
+        return False

@@ -1,0 +1,176 @@
+"""The picture: blits what display prep made and paints the marks over it. Does nothing else."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QElapsedTimer, QRectF, QSize, Qt, QTimer, Signal
+from PySide6.QtGui import QColor, QImage, QMouseEvent, QPainter, QPaintEvent, QPen, QResizeEvent
+from PySide6.QtWidgets import QSizePolicy, QWidget
+
+from ledetr.chain.pipeline import State
+from ledetr_app.prep import DisplayPrep, Picture, fitted_size
+from ledetr_app.session import Session
+from ledetr_app.ui.marks import paint_marks
+from ledetr_app.ui.theme import Theme
+
+OPENING_AFTER_MS = 300
+
+
+class VideoView(QWidget):
+    """Shows prep.picture and session.marks over it. A result counts as painted when paintEvent is done with it."""
+
+    double_clicked = Signal()
+
+    def __init__(self, session: Session, prep: DisplayPrep, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setAccessibleName(self.tr("Picture"))
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+        self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
+        self._session = session
+        self._prep = prep
+        self._theme = theme
+        self._picture: Picture | None = None
+        self._image: QImage | None = None
+        self._opening = QElapsedTimer()
+        self.drop_welcome = False
+        self._ticks = QTimer(self)
+        self._ticks.setInterval(100)
+        self._ticks.timeout.connect(self.update)
+        theme.changed.connect(self.update)
+
+    def sizeHint(self) -> QSize:
+        """Room for a 720p picture at two thirds."""
+        return QSize(960, 540)
+
+    def refresh(self) -> None:
+        """There is something newer: take it and ask for one repaint."""
+        picture = self._prep.picture
+        if picture is not self._picture:
+            # The array is held beside the image that wraps it, until both are replaced.
+            self._picture = picture
+            self._image = None if picture is None else _image_of(picture)
+        self._watch_opening()
+        self.update()
+
+    def set_drop_welcome(self, welcome: bool) -> None:
+        """Something that can be opened hovers over the window."""
+        self.drop_welcome = welcome
+        self.update()
+
+    def full_size_image(self, *, boxes: bool) -> QImage | None:
+        """The shown frame in its own pixels, for the clipboard; None when there is none."""
+        result = self._session.shown
+        if result is None:
+            return None
+        rgb = result.frame.rgb
+        image = QImage(rgb.data, rgb.shape[1], rgb.shape[0], rgb.strides[0], QImage.Format.Format_RGB888).copy()
+        if boxes:
+            painter = QPainter(image)
+            paint_marks(painter, self._session.marks(result))
+            painter.end()
+        return image
+
+    @property
+    def picture_rect(self) -> QRectF:
+        """Where the picture is, in logical pixels, on whole device pixels."""
+        if self._picture is None:
+            return QRectF()
+        ratio = self.devicePixelRatioF()
+        room_w, room_h = self._room()
+        frame = self._picture.result.frame.meta
+        width, height = fitted_size((frame.width, frame.height), (room_w, room_h))
+        return QRectF((room_w - width) // 2 / ratio, (room_h - height) // 2 / ratio, width / ratio, height / ratio)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Ground, picture, marks, then what there is to say."""
+        # A window moved to another screen has other device pixels; this is where it is noticed.
+        self._prep.set_room(*self._room())
+        painter = QPainter(self)
+        painter.fillRect(self.rect(), QColor(self._theme.tokens.stage))
+        if self._picture is not None and self._image is not None:
+            self._paint_picture(painter, self._picture, self._image)
+        self._paint_words(painter)
+        if self.drop_welcome:
+            painter.setPen(QPen(QColor(self._theme.tokens.accent), 3))
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+            painter.drawRoundedRect(QRectF(self.rect()).adjusted(8, 8, -8, -8), 12, 12)
+        painter.end()
+        if self._picture is not None:
+            self._session.painted(self._picture.result)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """The picture at the new size is made elsewhere; until then the old one is stretched."""
+        self._prep.set_room(*self._room())
+
+    def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
+        """Fullscreen."""
+        if event.button() == Qt.MouseButton.LeftButton:
+            self.double_clicked.emit()
+
+    def _room(self) -> tuple[int, int]:
+        ratio = self.devicePixelRatioF()
+        return max(1, round(self.width() * ratio)), max(1, round(self.height() * ratio))
+
+    def _paint_picture(self, painter: QPainter, picture: Picture, image: QImage) -> None:
+        target, frame = self.picture_rect, picture.result.frame.meta
+        painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
+        painter.drawImage(target, image)
+        if self._session.state.loss is not None:
+            painter.fillRect(target, QColor(0, 0, 0, 150))
+            return  # boxes of long ago say nothing about now
+        painter.save()
+        painter.setClipRect(target)
+        painter.translate(target.topLeft())
+        painter.scale(target.width() / frame.width, target.height() / frame.height)
+        paint_marks(painter, self._session.marks(picture.result))
+        painter.restore()
+
+    def _paint_words(self, painter: QPainter) -> None:
+        state = self._session.state
+        if state.loss is not None:
+            gone_s = (self._session.clock.now_ns() - state.loss.since_ns) // 1_000_000_000
+            again = (
+                self.tr(", trying again ({attempt})").format(attempt=state.loss.attempt) if state.loss.attempt else ""
+            )
+            lost = self.tr("Lost {minutes:02d}:{seconds:02d} ago").format(minutes=gone_s // 60, seconds=gone_s % 60)
+            self._paint_chip(painter, lost + again, self.rect().center().y())
+        elif state.opening and self._opening.isValid() and self._opening.hasExpired(OPENING_AFTER_MS):
+            self._paint_chip(painter, self.tr("Opening {name} …").format(name=state.opening), self.rect().center().y())
+        if state.running is not None and state.running.random_weights and self._picture is not None:
+            words = self.tr("Random weights: these boxes mean nothing")
+            t = self._theme.tokens
+            self._paint_chip(painter, words, int(self.picture_rect.top()) + 30, t.notice_ground, t.notice_text)
+
+    def _paint_chip(
+        self, painter: QPainter, text: str, middle_y: int, ground: str = "#10141a", colour: str = "#ffffff"
+    ) -> None:
+        """Text on a rounded ground, readable over any picture."""
+        metrics = self.fontMetrics()
+        width = min(metrics.horizontalAdvance(text) + 32, self.width() - 16)
+        height = metrics.height() + 16
+        chip = QRectF((self.width() - width) / 2, middle_y - height / 2, width, height)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(ground))
+        painter.drawRoundedRect(chip, height / 2, height / 2)
+        painter.setPen(QColor(colour))
+        painter.setFont(self.font())
+        shown = metrics.elidedText(text, Qt.TextElideMode.ElideMiddle, int(width) - 24)
+        painter.drawText(chip, int(Qt.AlignmentFlag.AlignCenter), shown)
+
+    def _watch_opening(self) -> None:
+        """Words that change with time need repaints although no picture comes."""
+        state = self._session.state
+        if not state.opening:
+            self._opening.invalidate()
+        elif not self._opening.isValid():
+            self._opening.start()
+        if bool(state.opening) or state.phase is State.RECONNECTING or state.loss is not None:
+            self._ticks.start()
+        else:
+            self._ticks.stop()
+
+
+def _image_of(picture: Picture) -> QImage:
+    width, height = picture.size_wh
+    return QImage(picture.bgrx.data, width, height, 4 * width, QImage.Format.Format_RGB32)

@@ -1,0 +1,344 @@
+"""Makes the panels and wires them, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from PySide6.QtCore import QMimeData, QRect, Qt, QTimer
+from PySide6.QtGui import (
+    QCloseEvent,
+    QDragEnterEvent,
+    QDragLeaveEvent,
+    QDropEvent,
+    QGuiApplication,
+    QMouseEvent,
+    QResizeEvent,
+)
+from PySide6.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QMainWindow, QVBoxLayout, QWidget
+
+import ledetr
+from ledetr_app.resources import sample_clip
+from ledetr_app.session import Session
+from ledetr_app.ui.address import AddressBar
+from ledetr_app.ui.bridge import Bridge
+from ledetr_app.ui.empty import EmptyState
+from ledetr_app.ui.errors import ErrorBar
+from ledetr_app.ui.panels.classes import ClassPanel
+from ledetr_app.ui.panels.display import DisplayPanel
+from ledetr_app.ui.panels.model import ModelPanel
+from ledetr_app.ui.panels.recording import RecordingPanel
+from ledetr_app.ui.panels.source import SourcePanel
+from ledetr_app.ui.panels.stats import StatsPanel
+from ledetr_app.ui.panels.timeline import TimelinePanel
+from ledetr_app.ui.sheet import Sheet
+from ledetr_app.ui.shortcuts import Actions, Command, FocusKeys
+from ledetr_app.ui.theme import Theme
+from ledetr_app.ui.toast import ToastBox
+from ledetr_app.ui.video_view import VideoView
+
+MINIMUM_SIZE = (960, 600)
+FIRST_SIZE = (1280, 800)
+POINTER_HIDES_MS = 2000
+
+
+class Window(QMainWindow):
+    """The main window over one session. Closing it ends the session's threads through `closed`."""
+
+    def __init__(self, session: Session, theme: Theme) -> None:
+        super().__init__()
+        self.session = session
+        self.theme = theme
+        self.setMinimumSize(*MINIMUM_SIZE)
+        self.setAcceptDrops(True)
+        self.bridge = Bridge(session, self)
+        self.actions_by_name = Actions(session, theme, self)
+        self._add_own_commands()
+        self._make_parts()
+        self._lay_out()
+        self._make_menus()
+        self._pointer = QTimer(self)
+        self._pointer.setSingleShot(True)
+        self._pointer.setInterval(POINTER_HIDES_MS)
+        self._pointer.timeout.connect(lambda: self.view.setCursor(Qt.CursorShape.BlankCursor))
+        self._focus_keys = FocusKeys(self)
+        QGuiApplication.instance().installEventFilter(self._focus_keys)
+        self.bridge.woken.connect(self._on_woken)
+        self.view.double_clicked.connect(self.toggle_fullscreen)
+        self._state: object = None
+        self._restore_geometry()
+        self.refresh()
+        self.view.setFocus()
+
+    def refresh(self) -> None:
+        """Every part follows the session."""
+        state = self._state = self.session.state
+        if state.theme != self.theme.choice:
+            self.theme.set_choice(state.theme)
+        source = state.source.display_name if state.source is not None else state.opening
+        self.setWindowTitle(f"{source} – Le-DETR" if source else "Le-DETR")
+        self.actions_by_name.refresh()
+        for part in self._parts:
+            part.refresh()
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """Gone from the screen at once; what still has to end is ended by the caller of the event loop."""
+        if not self.isFullScreen():
+            rect = self.normalGeometry()
+            geometry = (rect.x(), rect.y(), rect.width(), rect.height())
+            self.session.remember(geometry=geometry, maximized=self.isMaximized())
+        QGuiApplication.instance().removeEventFilter(self._focus_keys)
+        self.bridge.close()
+        event.accept()
+
+    # Fullscreen: the picture alone
+
+    def toggle_fullscreen(self) -> None:
+        """In or out."""
+        if self.isFullScreen():
+            self.leave_fullscreen()
+            return
+        self._was_maximized = self.isMaximized()
+        for part in self._chrome:
+            part.hide()
+        self.menuBar().hide()
+        self.showFullScreen()
+        self.view.setMouseTracking(True)
+        self._pointer.start()
+
+    def leave_fullscreen(self) -> None:
+        """Esc: out of fullscreen; also folds what lies over the picture."""
+        self.address.fold()
+        self.keys_sheet.hide()
+        self.about_sheet.hide()
+        if not self.isFullScreen():
+            return
+        self.menuBar().show()
+        for part in self._chrome:
+            part.show()
+        if self._was_maximized:
+            self.showMaximized()
+        else:
+            self.showNormal()
+        self.view.setMouseTracking(False)
+        self._pointer.stop()
+        self.view.unsetCursor()
+        self.refresh()
+
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:
+        """The pointer comes back when it moves."""
+        if self.isFullScreen():
+            self.view.unsetCursor()
+            self._pointer.start()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """What floats over the picture keeps its place."""
+        super().resizeEvent(event)
+        QTimer.singleShot(0, self, self._place_floating)
+
+    # Drag and drop
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """Say yes to files, folders and addresses."""
+        if _dropped(event.mimeData()) is not None:
+            event.acceptProposedAction()
+            self.view.set_drop_welcome(True)
+
+    def dragLeaveEvent(self, event: QDragLeaveEvent) -> None:
+        """Never mind."""
+        self.view.set_drop_welcome(False)
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Weights become the model, anything else the source."""
+        self.view.set_drop_welcome(False)
+        text = _dropped(event.mimeData())
+        if text is None:
+            return
+        event.acceptProposedAction()
+        if Path(text).suffix in (".safetensors", ".onnx", ".xml"):
+            self.session.set_model(text)
+        else:
+            self.session.open_source(text)
+
+    # Building
+
+    def _add_own_commands(self) -> None:
+        session = self.session
+        for command in [
+            Command("open_file", self.tr("Open file…"), ("Ctrl+O",), "film", self._ask_for_file),
+            Command("open_folder", self.tr("Open folder…"), ("Ctrl+Shift+O",), "folder", self._ask_for_folder),
+            Command("open_address", self.tr("Open address…"), ("Ctrl+L",), "link", lambda: self.address.unfold()),
+            Command("open_camera", self.tr("Camera"), (), "camera", lambda: session.open_source("camera:0")),
+            Command("open_sample", self.tr("Sample clip"), (), "film", self._open_sample),
+            Command("fullscreen", self.tr("Fullscreen"), ("F", "F11"), "fullscreen", self.toggle_fullscreen),
+            Command("leave_fullscreen", self.tr("Leave fullscreen"), ("Esc",), "", self.leave_fullscreen),
+            Command("keys", self.tr("Keyboard shortcuts"), ("?", "F1"), "", lambda: self.keys_sheet.toggle()),
+            Command("about", self.tr("About Le-DETR"), (), "", lambda: self.about_sheet.toggle()),
+            Command("copy", self.tr("Copy picture"), ("Ctrl+C",), "", lambda: self._copy_picture(boxes=False)),
+            Command(
+                "copy_boxes",
+                self.tr("Copy picture with boxes"),
+                ("Ctrl+Shift+C",),
+                "",
+                lambda: self._copy_picture(boxes=True),
+            ),
+            Command("quit", self.tr("Quit"), ("Ctrl+Q",), "", self.close),
+        ]:
+            self.actions_by_name.add(command, self.theme, self)
+        self.actions_by_name["open_sample"].setEnabled(sample_clip() is not None)
+
+    def _make_parts(self) -> None:
+        session, theme, actions = self.session, self.theme, self.actions_by_name
+        self.source = SourcePanel(session, theme, actions)
+        self.recording = RecordingPanel(session, theme, actions)
+        self.model = ModelPanel(session)
+        self.display = DisplayPanel(session, actions)
+        self.address = AddressBar(session)
+        self.errors = ErrorBar(session, theme)
+        self.view = VideoView(session, self.bridge.prep, theme)
+        starts = ["open_sample"] if sample_clip() is not None else []
+        starts += ["open_file", "open_folder", "open_camera", "open_address", "open_pattern"]
+        self.empty = EmptyState(session, theme, [actions[name] for name in starts], self.view)
+        self.classes = ClassPanel(session)
+        self.timeline = TimelinePanel(session, theme, actions)
+        self.stats = StatsPanel(session)
+        self.toast = ToastBox(session, self.view)
+        self.keys_sheet = Sheet(self.tr("Keyboard shortcuts"), theme, self.view, columns=2)
+        self.keys_sheet.fill([
+            (action.text().rstrip("…"), ", ".join(key.toString() for key in action.shortcuts()))
+            for action in actions
+            if action.shortcuts()
+        ])  # fmt: skip
+        self.about_sheet = Sheet(self.tr("About Le-DETR"), theme, self.view)
+        self.about_sheet.fill(_about_rows())
+        self._parts = (
+            self.source,
+            self.recording,
+            self.model,
+            self.display,
+            self.errors,
+            self.view,
+            self.empty,
+            self.classes,
+            self.timeline,
+            self.stats,
+            self.toast,
+        )
+
+    def _lay_out(self) -> None:
+        bar = QFrame()
+        bar.setObjectName("bar")
+        row = QHBoxLayout(bar)
+        row.setContentsMargins(12, 7, 12, 7)
+        row.setSpacing(10)
+        row.addWidget(self.source)
+        row.addWidget(self.recording)
+        row.addStretch(1)
+        row.addWidget(self.model)
+        row.addSpacing(14)
+        row.addWidget(self.display)
+        over = QHBoxLayout(self.view)
+        over.setContentsMargins(0, 0, 0, 0)
+        over.addWidget(self.empty)
+        middle = QHBoxLayout()
+        middle.setSpacing(0)
+        middle.addWidget(self.view, 1)
+        middle.addWidget(self.classes)
+        central = QWidget()
+        column = QVBoxLayout(central)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        for widget in (bar, self.address, self.errors):
+            column.addWidget(widget)
+        column.addLayout(middle, 1)
+        column.addWidget(self.timeline)
+        self.setCentralWidget(central)
+        self.setStatusBar(self.stats)
+        self._chrome = (bar, self.timeline, self.stats)
+        self._was_maximized = False
+
+    def _make_menus(self) -> None:
+        bar, a = self.menuBar(), self.actions_by_name
+        contents: list[tuple[str, list[str | None]]] = [
+            (self.tr("&File"), ["open_file", "open_folder", "open_address", None, "snapshot", "snapshot_clean",
+                                "copy", "copy_boxes", "record", None, "quit"]),
+            (self.tr("&Play"), ["play", "stop", None, "step_on", "step_back", None, "on_5", "back_5", "on_1", "back_1",
+                                "on_60", "back_60", "to_start", "to_end"]),
+            (self.tr("&Model"), ["model_n", "model_m", "model_l", "model_x", None, "score_up", "score_down"]),
+            (self.tr("&View"), ["boxes", "labels", "scores", "side_panel", None, "theme_system", "theme_light",
+                                "theme_dark", None, "fullscreen"]),
+            (self.tr("&Help"), ["keys", "about"]),
+        ]  # fmt: skip
+        for title, names in contents:
+            menu = bar.addMenu(title)
+            for name in names:
+                if name is None:
+                    menu.addSeparator()
+                else:
+                    menu.addAction(a[name])
+        bar.insertMenu(bar.actions()[1], self.source.menu_of_sources)
+
+    # Slots
+
+    def _on_woken(self) -> None:
+        if self.session.state is self._state:
+            self.view.refresh()
+            self.timeline.show_position()
+            self.classes.show_counts()
+            return
+        self.refresh()
+
+    def _copy_picture(self, *, boxes: bool) -> None:
+        image = self.view.full_size_image(boxes=boxes)
+        if image is not None:
+            QGuiApplication.clipboard().setImage(image)
+
+    def _ask_for_file(self) -> None:
+        self._ask(QFileDialog.FileMode.ExistingFile, self.tr("Open a video or picture"))
+
+    def _ask_for_folder(self) -> None:
+        self._ask(QFileDialog.FileMode.Directory, self.tr("Open a folder of pictures"))
+
+    def _ask(self, mode: QFileDialog.FileMode, title: str) -> None:
+        dialog = QFileDialog(self, title)
+        dialog.setFileMode(mode)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.fileSelected.connect(lambda path: self.session.open_source(Path(path)))
+        dialog.open()  # not exec(): the picture goes on meanwhile
+
+    def _open_sample(self) -> None:
+        path = sample_clip()
+        if path is not None:
+            self.session.open_source(path)
+
+    def _place_floating(self) -> None:
+        place: list[Callable[[], None]] = [self.toast.place, self.keys_sheet.place, self.about_sheet.place]
+        for move in place:
+            move()
+
+    def _restore_geometry(self) -> None:
+        """Where it was, if some screen still has that place."""
+        settings = self.session.settings
+        self.resize(*FIRST_SIZE)
+        if settings.geometry is not None:
+            rect = QRect(*settings.geometry)
+            if any(screen.availableGeometry().contains(rect.center()) for screen in QGuiApplication.screens()):
+                self.setGeometry(rect)
+        if settings.maximized:
+            self.setWindowState(Qt.WindowState.WindowMaximized)
+
+
+def _dropped(data: QMimeData) -> str | None:
+    """Path or address of what is dragged; the first of several."""
+    for url in data.urls():
+        return url.toLocalFile() if url.isLocalFile() else url.toString()
+    text = data.text().strip() if data.hasText() else ""
+    return text if text and "\n" not in text and len(text) <= 4096 else None
+
+
+def _about_rows() -> list[tuple[str, str]]:
+    return [
+        ("Version", ledetr.__version__),
+        ("Licence", "Apache-2.0; weights and libraries have their own, see assets/CREDITS.md"),
+        ("Privacy", "No telemetry, no update check, no download"),
+    ]
