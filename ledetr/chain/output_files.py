@@ -47,7 +47,7 @@ def choose_target(path: Path, *, overwrite: bool = False, sources: Iterable[Path
 def same_file(a: Path, b: Path) -> bool:
     """Whether both names lead to one file: through symbolic links, hard links, or spelling."""
     try:
-        return os.path.samefile(a, b)
+        return a.samefile(b)
     except OSError:
         return os.path.realpath(a) == os.path.realpath(b)
 
@@ -86,7 +86,7 @@ def publish(part: Path, target: Path, *, overwrite: bool = False) -> Path:
     try:
         _sync(part)
         if overwrite:
-            os.replace(part, target)
+            part.replace(target)
         else:
             target = _rename_to_free(part, target)
         _sync(target.parent)
@@ -111,9 +111,9 @@ def _rename_to_free(part: Path, target: Path) -> Path:
         except FileExistsError:
             continue
         except OSError:
-            os.rename(part, free)  # a disk without hard links, e.g. FAT
+            part.rename(free)  # a disk without hard links, e.g. FAT
         else:
-            os.unlink(part)
+            part.unlink()
         return free
 
 

@@ -52,9 +52,7 @@ CODECS: dict[str, VideoCodec] = {
         crf=23,
         options={"preset": "veryfast", "forced-idr": "1", "x265-params": "log-level=error"},
     ),
-    "av1": VideoCodec(
-        encoder="libsvtav1", containers=("mp4", "matroska", "webm"), crf=32, options={"preset": "9"}
-    ),
+    "av1": VideoCodec(encoder="libsvtav1", containers=("mp4", "matroska", "webm"), crf=32, options={"preset": "9"}),
     "vp9": VideoCodec(
         encoder="libvpx-vp9",
         containers=("mp4", "matroska", "webm"),

@@ -62,8 +62,8 @@ class SideFile:
         self._overwrite = overwrite
         self._rows = 0
         self._part = reserve_part(self.path)
+        self._file: TextIO = self._part.open("w", encoding=self.encoding, newline="")
         with self._disk_errors():
-            self._file: TextIO = self._part.open("w", encoding=self.encoding, newline="")
             self._begin(header)
 
     def add(self, picture: PictureResult) -> None:

@@ -1,0 +1,397 @@
+"""A video file to the same file with boxes: same frames, same times, same sound, upright, same colours.
+
+    read --queue--> detect --queue--> draw, encode, write
+
+The last stage runs in the caller's thread. Packets of sound and subtitles travel through the same queues, so that
+they keep their place beside the pictures.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ledetr.chain.inference import SCORE_FLOOR, FrameDetector
+from ledetr.chain.mailbox import MEBIBYTE, ByteQueue
+from ledetr.chain.overlay import draw_marks, marks_of, notice_mark
+from ledetr.chain.recorder import VideoWriter, container_of, holds
+from ledetr.chain.side_files import SIDE_FILES, PictureResult, SideFile, SideHeader
+from ledetr.chain.video_reader import Copied, Cut, Item, Picture, VideoReader
+from ledetr.detections import Detections
+from ledetr.errors import Interrupted, LeDetrError, OutputError
+
+# Enough for every stage to be busy; a longer queue would only delay a stop.
+_QUEUE_BYTES = 64 * MEBIBYTE
+_JOIN_LIMIT_S = 3.0
+RANDOM_WEIGHTS_NOTICE = "random weights"
+
+
+@dataclass(frozen=True, slots=True)
+class VideoProgress:
+    """frames: written so far; total: of about how many, None where unknown. fps: end to end, over the whole run."""
+
+    frames: int
+    total: int | None
+    fps: float
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoReport:
+    """What was done. path: of the video, None where none was wanted. side_files: by format, where they are.
+
+    media_s: length of the result. wall_s: from opening the source to the file under its final name. stage_ms: mean
+    per picture of read (decode and convert), detect, and write (draw, encode, mux); they overlap. notes: sentences.
+    """
+
+    path: Path | None
+    side_files: Mapping[str, Path]
+    frames: int
+    boxes: int
+    boxes_by_class: Mapping[str, int]
+    media_s: float
+    wall_s: float
+    stage_ms: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fps(self) -> float:
+        """End to end: pictures a second of reading, detecting, drawing, encoding and writing together."""
+        return self.frames / self.wall_s if self.wall_s > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What is drawn: conf and class_ids choose the detections, labels and scores the text."""
+
+    conf: float
+    class_ids: Sequence[int] | None = None
+    labels: bool = True
+    scores: bool = True
+
+
+def process_video(
+    src: Path,
+    dst: Path | None,
+    detector: FrameDetector,
+    *,
+    conf: float | None = None,
+    class_ids: Sequence[int] | None = None,
+    labels: bool = True,
+    scores: bool = True,
+    side_files: Mapping[str, Path] | None = None,
+    codec: str | None = None,
+    crf: int | None = None,
+    audio: bool = True,
+    overwrite: bool = False,
+    cut: Cut | None = None,
+    progress: Callable[[VideoProgress], None] | None = None,
+    stop: threading.Event | None = None,
+) -> VideoReport:
+    """Detect on every frame of a video file, and write it with boxes to dst, and detections to side_files.
+
+    dst: None for side files alone; the next free name is taken unless overwrite. side_files: paths by format, one of
+    "json", "jsonl", "csv", "coco". conf: the detector's own threshold where not given. cut: which part; the whole.
+    progress: called after each picture, from the calling thread. stop: set it from anywhere to end at the current
+    picture; what there is becomes `name.partial.mp4` and Interrupted is raised.
+    Raises SourceError, OutputError, UsageError; what a stage raises ends all of them and comes out here, after what
+    was written so far was kept as partial.
+    """
+    started_s = time.perf_counter()
+    style = Style(detector.score_threshold if conf is None else conf, class_ids, labels, scores)
+    stopped = stop or threading.Event()
+    with VideoReader(src, cut=cut or Cut(), stopped=stopped) as reader:
+        copied, notes = _copied_tracks(reader, dst, audio=audio)
+        writers = _Outputs(reader, dst, side_files or {}, detector, style)
+        writers.open(src, copied, codec=codec, crf=crf, overwrite=overwrite, whole=(cut or Cut()).is_whole)
+        run = _Run(reader, detector, writers, stopped, style)
+        with _ended_well(writers, run):
+            run.to_the_end(copied, progress)
+        notes += _notes_on_pictures(reader)
+        return writers.report(time.perf_counter() - started_s, run.stage_ms, notes)
+
+
+def needs_matroska(src: Path) -> bool:
+    """Whether the file has sound that an MP4 cannot hold untouched."""
+    with VideoReader(src, cut=Cut(), stopped=threading.Event()) as reader:
+        return not all(holds("mp4", stream) for stream in reader.container.streams.audio)
+
+
+def _copied_tracks(reader: VideoReader, dst: Path | None, *, audio: bool) -> tuple[list[Any], list[str]]:
+    """The tracks whose packets go along, and a sentence for each that cannot."""
+    if dst is None:
+        return [], []
+    container = container_of(dst)
+    copied, notes = [], []
+    for stream in reader.container.streams:
+        if stream is reader.stream or (stream.type == "audio" and not audio):
+            continue
+        # A sound track that does not fit is not left out quietly: the writer refuses it, and says what to do.
+        if stream.type == "audio" or (stream.type == "subtitle" and holds(container, stream)):
+            copied.append(stream)
+        else:
+            notes.append(
+                f"Track {stream.index} ({stream.type}) is left out: {dst.suffix} files cannot hold it."
+            )
+    return copied, notes
+
+
+def _notes_on_pictures(reader: VideoReader) -> list[str]:
+    notes = []
+    if reader.bits > 8:
+        kind = "high dynamic range" if reader.is_hdr else "standard range"
+        notes.append(f"The source has {reader.bits} bits a colour ({kind}); the result has 8, standard range.")
+    if reader.broken:
+        notes.append(f"{reader.broken} damaged packets of the source could not be decoded.")
+    return notes
+
+
+class _Outputs:
+    """The video writer and the side files of one run: opened, fed and ended together."""
+
+    def __init__(
+        self,
+        reader: VideoReader,
+        dst: Path | None,
+        side_paths: Mapping[str, Path],
+        detector: FrameDetector,
+        style: Style,
+    ) -> None:
+        self._reader = reader
+        self._dst = dst
+        self._side_paths = side_paths
+        self._detector = detector
+        self._style = style
+        self._video: VideoWriter | None = None
+        self._sides: dict[str, SideFile] = {}
+        self._classes: Counter[str] = Counter()
+        self.frames = 0
+        self._last_end_s = self._first_s = 0.0
+
+    def open(
+        self, src: Path, copied: Sequence[Any], *, codec: str | None, crf: int | None, overwrite: bool, whole: bool
+    ) -> None:
+        reader = self._reader
+        try:
+            if self._dst is not None:
+                self._video = VideoWriter(
+                    self._dst,
+                    width=reader.size_wh[0],
+                    height=reader.size_wh[1],
+                    time_base=reader.time_base,
+                    rate=reader.rate,
+                    colour=reader.colour,
+                    codec=codec,
+                    crf=crf,
+                    sample_aspect=reader.sample_aspect,
+                    copied=copied,
+                    metadata=reader.container.metadata,
+                    chapters=reader.container.chapters() if whole and not reader.shift_s else (),
+                    shift_s=reader.shift_s,
+                    overwrite=overwrite,
+                    sources=[src],
+                )
+            header = SideHeader(
+                reader.name, self._detector.model_id, self._detector.random_weights, self._detector.class_names
+            )
+            for kind, path in self._side_paths.items():
+                self._sides[kind] = SIDE_FILES[kind](path, header, overwrite=overwrite, sources=[src])
+        except BaseException:
+            self.abort()
+            raise
+
+    def copy(self, packet: Any) -> None:
+        if self._video is not None:
+            self._video.copy(packet)
+
+    def add(self, picture: Picture, detections: Detections) -> None:
+        style = self._style
+        shown = detections.filter(conf=style.conf, class_ids=style.class_ids)
+        pts_s = float(picture.pts * self._reader.time_base)
+        for side in self._sides.values():
+            side.add(PictureResult(self.frames, pts_s, shown))
+        if self._video is not None:
+            self._draw(picture, shown)
+            self._video.write(picture.rgb, picture.pts, picture.duration)
+        self._first_s = pts_s if self.frames == 0 else self._first_s
+        self._last_end_s = pts_s + float(picture.duration * self._reader.time_base)
+        self._classes.update(shown.names)
+        self.frames += 1
+
+    def _draw(self, picture: Picture, shown: Detections) -> None:
+        size_hw = (picture.rgb.shape[0], picture.rgb.shape[1])
+        marks = marks_of(shown, conf=0.0, labels=self._style.labels, scores=self._style.scores, size_hw=size_hw)
+        notice = notice_mark(RANDOM_WEIGHTS_NOTICE, size_hw) if self._detector.random_weights else None
+        draw_marks(picture.rgb, [*marks, notice] if notice else marks)
+
+    def finish(self) -> None:
+        if self._video is not None:
+            self._video.finish()
+        for side in self._sides.values():
+            side.finish()
+
+    def keep_partial(self) -> str:
+        """Half a sentence on what was kept."""
+        if self.frames == 0:
+            self.abort()
+            return "nothing was written"
+        kept: list[Path | None] = [] if self._video is None else [self._video.keep_partial()]
+        kept += [side.keep_partial() for side in self._sides.values()]
+        names = [str(path) for path in kept if path is not None]
+        return f"{self.frames} pictures are kept in {' and '.join(names)}" if names else "nothing was written"
+
+    def abort(self) -> None:
+        for output in (self._video, *self._sides.values()):
+            if output is not None:
+                output.abort()
+
+    def report(self, wall_s: float, stage_ms: Mapping[str, float], notes: Sequence[str]) -> VideoReport:
+        return VideoReport(
+            path=None if self._video is None else self._video.path,
+            side_files={kind: side.path for kind, side in self._sides.items()},
+            frames=self.frames,
+            boxes=self._classes.total(),
+            boxes_by_class=dict(self._classes.most_common()),
+            media_s=self._last_end_s - self._first_s,
+            wall_s=wall_s,
+            stage_ms=stage_ms,
+            notes=tuple(notes),
+        )
+
+
+@contextmanager
+def _ended_well(outputs: _Outputs, run: _Run) -> Any:
+    """Files finished where all went well, else kept as partial and said so in the error."""
+    try:
+        yield
+        if not run.was_cut_short:
+            outputs.finish()
+            return
+    except KeyboardInterrupt:
+        raise  # asked twice: the part files stay as they are
+    except LeDetrError as error:
+        error.args = (f"{str(error).rstrip('.')}; {_kept(outputs)}.",)
+        raise
+    except BaseException as error:
+        error.add_note(f"{_kept(outputs)}.")
+        raise
+    raise Interrupted(f"Stopped as asked; {_kept(outputs)}.")
+
+
+def _kept(outputs: _Outputs) -> str:
+    try:
+        return outputs.keep_partial()
+    except OutputError as error:
+        return f"what was written so far stays in the part file ({error})"
+
+
+@dataclass(slots=True, eq=False)
+class _Detected:
+    picture: Picture
+    detections: Detections
+
+
+@dataclass(eq=False)
+class _Run:
+    """The three stages of one video and their two queues. The first error of any stage is the one that comes out."""
+
+    reader: VideoReader
+    detector: FrameDetector
+    outputs: _Outputs
+    stopped: threading.Event
+    style: Style
+    _read: ByteQueue[Item] = field(default_factory=lambda: ByteQueue(_QUEUE_BYTES))
+    _found: ByteQueue[_Detected | Copied] = field(default_factory=lambda: ByteQueue(_QUEUE_BYTES))
+    _causes: list[BaseException] = field(default_factory=list)
+    _spent_s: Counter[str] = field(default_factory=Counter)
+    _dropped: bool = False
+
+    @property
+    def was_cut_short(self) -> bool:
+        """Whether stop came before the last picture was through."""
+        return self.reader.cut_short or self._dropped
+
+    @property
+    def stage_ms(self) -> dict[str, float]:
+        return {stage: 1000 * spent / max(1, self.outputs.frames) for stage, spent in self._spent_s.items()}
+
+    def to_the_end(self, copied: Sequence[Any], progress: Callable[[VideoProgress], None] | None) -> None:
+        threads = [
+            threading.Thread(target=self._guarded, args=(lambda: self._read_all(copied), self._read), daemon=True),
+            threading.Thread(target=self._guarded, args=(self._detect_all, self._found), daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            self._write_all(progress)
+        finally:
+            self._read.close()
+            self._found.close()
+            for thread in threads:
+                thread.join(_JOIN_LIMIT_S)  # one that is stuck in a driver is left to itself
+        if self._causes:
+            raise self._causes[0]
+
+    def _guarded(self, stage: Callable[[], None], output: ByteQueue[Any]) -> None:
+        """Run a stage; its error is kept for the caller, and the stage after it gets to its end either way."""
+        try:
+            stage()
+        except BaseException as error:  # carried to the caller's thread
+            self._causes.append(error)
+            self._read.close(drain=output is self._read)
+        output.close(drain=True)
+
+    def _read_all(self, copied: Sequence[Any]) -> None:
+        items = self.reader.items(copied)
+        while True:
+            with self._timed("read"):
+                item = next(items, None)
+            if item is None or not self._read.put(item, _nbytes(item)):
+                return
+
+    def _detect_all(self) -> None:
+        score_floor = min(SCORE_FLOOR, self.style.conf)
+        while (item := self._read.take()) is not None:
+            if self.stopped.is_set():
+                self._dropped = True
+                return
+            found: _Detected | Copied
+            if isinstance(item, Picture):
+                with self._timed("detect"):
+                    found = _Detected(item, self.detector.detect_frame(item.rgb, score_floor=score_floor)[0])
+            else:
+                found = item
+            if not self._found.put(found, _nbytes(item)):
+                return
+
+    def _write_all(self, progress: Callable[[VideoProgress], None] | None) -> None:
+        started_s = time.perf_counter()
+        while (item := self._found.take()) is not None:
+            with self._timed("write"):
+                if isinstance(item, Copied):
+                    self.outputs.copy(item.packet)
+                    continue
+                self.outputs.add(item.picture, item.detections)
+            if progress is not None:
+                progress(self._progress(time.perf_counter() - started_s))
+
+    def _progress(self, spent_s: float) -> VideoProgress:
+        done, total = self.outputs.frames, self.reader.expected_pictures
+        left_s = None if total is None else max(0, total - done) * spent_s / done
+        return VideoProgress(done, total, done / spent_s if spent_s else 0.0, left_s)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Any:
+        started_s = time.perf_counter()
+        yield
+        self._spent_s[stage] += time.perf_counter() - started_s  # type: ignore[assignment]
+
+
+def _nbytes(item: Item) -> int:
+    return item.rgb.nbytes if isinstance(item, Picture) else int(item.packet.size)

@@ -1,0 +1,274 @@
+"""A video file for export: upright pictures with their exact times, and the packets of its other tracks, in file order.
+
+Unlike VideoFile, which plays, this reads every track in one pass, so that sound can be copied beside the pictures.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import av
+import numpy as np
+
+from ledetr.chain.colour import colour_of, is_hdr, orientation_of, output_colour, upright_rgb
+from ledetr.chain.sources import printable
+from ledetr.chain.video_file import open_video_container, picture_stream
+from ledetr.errors import SourceError
+from ledetr.frame import Colour
+
+# Pictures that cannot be decoded are skipped and counted; so many in a row mean that the rest is lost.
+_BROKEN_IN_A_ROW = 300
+# How far behind the end of the pictures a sparse track, such as subtitles, is still looked for.
+_PATIENCE_S = 2
+# libavformat's AVFMT_TS_DISCONT: formats such as MPEG-TS, whose clock begins anywhere.
+_CLOCK_BEGINS_ANYWHERE = 0x0200
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """rgb: (H, W, 3) uint8, upright, writable. pts, duration: in the time base of the video; duration 0 if unknown."""
+
+    rgb: np.ndarray
+    pts: int
+    duration: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Copied:
+    """A packet of another track, to be copied as it is."""
+
+    packet: Any
+
+
+Item: TypeAlias = Picture | Copied
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Which part is wanted: seconds from the first picture; at most so many pictures; every stride-th one."""
+
+    start_s: float = 0.0
+    end_s: float | None = None
+    max_frames: int | None = None
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.start_s < 0 or (self.end_s is not None and self.end_s <= self.start_s):
+            raise ValueError(f"from {self.start_s} s to {self.end_s} s is no part of a video")
+        if self.stride < 1 or (self.max_frames is not None and self.max_frames < 1):
+            raise ValueError(f"stride and max_frames must be at least 1, got {self.stride} and {self.max_frames}")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every picture is wanted."""
+        return self == Cut()
+
+
+class VideoReader:
+    """An open video file; a context manager. Raises SourceError at the door, and from items.
+
+    The first picture is decoded at once: only it tells size, turn and colours. stopped: set from any thread, ends
+    items early. cut_short: whether it did. size_wh: of the upright picture. broken: packets that could not be decoded.
+    """
+
+    def __init__(self, path: Path, *, cut: Cut, stopped: threading.Event) -> None:
+        self.name = printable(path.name)
+        self._cut = cut
+        self._stopped = stopped
+        self.cut_short = False
+        self.broken = 0
+        self.pictures = 0
+        self._packets = 0
+        self._broken_in_a_row = 0
+        self._video_done = False
+        self._last_pts: int | None = None
+        self.container: Any = open_video_container(path)
+        try:
+            self.stream: Any = picture_stream(self.container, self.name)
+            self.stream.thread_type = "AUTO"
+            self.time_base: Fraction = self.stream.time_base or Fraction(1, 90000)
+            self._describe(_first_frame(path))
+        except BaseException:
+            self.container.close()
+            raise
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.container.close()
+
+    def _describe(self, first: av.VideoFrame) -> None:
+        orientation = orientation_of(first)
+        self.size_wh = orientation.upright_size(first.width, first.height)
+        self.bits = max((part.bits for part in first.format.components), default=8)
+        self.source_colour = colour_of(first)
+        self.colour: Colour = output_colour(self.source_colour, first.height, self.size_wh[1])
+        aspect: Fraction | None = self.stream.sample_aspect_ratio
+        self.sample_aspect = 1 / aspect if aspect and orientation.quarter_turns % 2 else aspect
+        self.rate: Fraction | None = self.stream.average_rate or self.stream.guessed_rate
+        self._first_pts = int(first.pts or 0)
+        self._start_pts = self._first_pts + round(Fraction(self._cut.start_s) / self.time_base)
+        end_s = self._cut.end_s
+        self._end_pts = None if end_s is None else self._first_pts + round(Fraction(end_s) / self.time_base)
+
+    def _seek(self, pts: int) -> None:
+        try:
+            self.container.seek(pts, stream=self.stream, backward=True)
+        except av.error.FFmpegError as error:
+            raise SourceError(f"Cannot seek in {self.name!r} ({error.strerror}).") from None
+
+    @property
+    def is_hdr(self) -> bool:
+        """Whether the source has a curve of high dynamic range."""
+        return is_hdr(self.source_colour)
+
+    @property
+    def shift_s(self) -> Fraction:
+        """What to add to every time of every track, so that none of the wanted pictures is before zero.
+
+        0 wherever the source's own times can stay.
+        """
+        if self._start_pts != self._first_pts:
+            return -self._start_pts * self.time_base
+        if self.container.format.flags & _CLOCK_BEGINS_ANYWHERE and self.container.start_time is not None:
+            return -Fraction(self.container.start_time, av.time_base)
+        return max(Fraction(0), -self._first_pts * self.time_base)
+
+    @property
+    def expected_pictures(self) -> int | None:
+        """About how many pictures will come; None where the file does not say."""
+        total: int | None = self.stream.frames
+        if not total and self.rate and self.container.duration:
+            total = round(self.container.duration / av.time_base * self.rate)
+        if not total:
+            return None
+        if self.rate:
+            total_s = float(total / self.rate)
+            end_s = total_s if self._cut.end_s is None else min(total_s, self._cut.end_s)
+            total = min(total, max(0, round((end_s - self._cut.start_s) * self.rate)))
+        total = -(-total // self._cut.stride)
+        return total if self._cut.max_frames is None else min(total, self._cut.max_frames)
+
+    def items(self, copied: Sequence[Any] = ()) -> Iterator[Item]:
+        """Pictures in display order, and packets of the copied tracks where they stand in the file; once only."""
+        if self._start_pts != self._first_pts:
+            self._seek(self._start_pts)
+        passed: set[int] = set()
+        seen = 0
+        for packet in self._demux([self.stream, *copied]):
+            if packet.stream is not self.stream:
+                if self._wanted(packet, passed):
+                    yield Copied(packet)
+            elif not self._video_done:
+                for frame in self._decode(packet):
+                    if self._within(frame):
+                        seen += 1
+                        if (seen - 1) % self._cut.stride == 0 and not self._is_full(frame):
+                            yield self._picture(frame)
+            if self._video_done and (len(passed) == len(copied) or self._is_far_behind(packet)):
+                return
+            if self._stopped.is_set():
+                self.cut_short = True
+                return
+        self._check_whole()
+
+    def _within(self, frame: av.VideoFrame) -> bool:
+        """Whether the frame is wanted; the first one behind the end settles where all tracks end."""
+        assert frame.pts is not None  # _decode gives every frame a time
+        if self._end_pts is not None and frame.pts >= self._end_pts:
+            self._end_pts, self._video_done = frame.pts, True
+        return not self._video_done and frame.pts >= self._start_pts
+
+    def _is_full(self, frame: av.VideoFrame) -> bool:
+        """Whether there are enough pictures; then this frame is where all tracks end."""
+        if self._cut.max_frames is None or self.pictures < self._cut.max_frames:
+            return False
+        self._end_pts, self._video_done = frame.pts, True
+        return True
+
+    def _wanted(self, packet: Any, passed: set[int]) -> bool:
+        """Whether a packet of another track lies in the wanted part."""
+        if packet.dts is None or packet.size == 0:
+            return False  # the demuxer's end mark
+        time = (packet.dts if packet.pts is None else packet.pts) * packet.time_base
+        if self._end_pts is not None and time >= self._end_pts * self.time_base:
+            passed.add(packet.stream.index)
+            return False
+        return self._start_pts == self._first_pts or time >= self._start_pts * self.time_base
+
+    def _is_far_behind(self, packet: Any) -> bool:
+        assert self._end_pts is not None
+        return packet.dts is not None and packet.dts * packet.time_base > self._end_pts * self.time_base + _PATIENCE_S
+
+    def _picture(self, frame: av.VideoFrame) -> Picture:
+        assert frame.pts is not None
+        rgb = upright_rgb(frame)
+        if (rgb.shape[1], rgb.shape[0]) != self.size_wh:
+            at_s = float((frame.pts - self._first_pts) * self.time_base)
+            raise SourceError(
+                f"{self.name!r} changes its picture size at {at_s:.2f} s, from {self.size_wh[0]}x{self.size_wh[1]} to "
+                f"{rgb.shape[1]}x{rgb.shape[0]}; one output video has one size, so split it there first."
+            )
+        self.pictures += 1
+        return Picture(rgb, frame.pts, frame.duration or 0)
+
+    def _demux(self, streams: Sequence[Any]) -> Iterator[Any]:
+        try:
+            yield from self.container.demux(streams)
+        except av.error.FFmpegError as error:
+            raise SourceError(f"{self.name!r} cannot be read any further ({error.strerror}).") from None
+
+    def _decode(self, packet: Any) -> Iterator[av.VideoFrame]:
+        """Frames in display order; one without a time gets that of the one before plus its length."""
+        self._packets += packet.size > 0
+        try:
+            decoded = packet.decode()
+            self._broken_in_a_row = 0
+        except av.error.InvalidDataError:
+            decoded = []
+            self.broken += 1
+            self._broken_in_a_row += 1
+            if self._broken_in_a_row >= _BROKEN_IN_A_ROW:
+                raise SourceError(f"{self.name!r} cannot be decoded any further; it is damaged.") from None
+        for frame in decoded:
+            if frame.pts is None:
+                frame.pts = 0 if self._last_pts is None else self._last_pts + (frame.duration or self._nominal_ticks)
+            self._last_pts = frame.pts
+            yield frame
+
+    @property
+    def _nominal_ticks(self) -> int:
+        return max(1, round(1 / ((self.rate or Fraction(25)) * self.time_base)))
+
+    def _check_whole(self) -> None:
+        """Raises SourceError when the file's own index lists more video packets than came."""
+        listed = len(self.stream.index_entries)
+        if self._start_pts == self._first_pts and self._packets < listed:
+            raise SourceError(
+                f"{self.name!r} ends early: {self._packets} of its {listed} pictures are there; it is cut or damaged."
+            )
+        if self.pictures == 0:
+            raise SourceError(f"{self.name!r} has no picture in the part that was asked for.")
+
+
+def _first_frame(path: Path) -> av.VideoFrame:
+    """The first picture that can be decoded, from an opening of its own: some formats cannot go back to the start."""
+    with open_video_container(path) as container:
+        stream = picture_stream(container, printable(path.name))
+        in_a_row = 0
+        for packet in container.demux(stream):
+            try:
+                for frame in packet.decode():
+                    if isinstance(frame, av.VideoFrame):
+                        return frame
+            except av.error.InvalidDataError:
+                in_a_row += 1
+                if in_a_row >= _BROKEN_IN_A_ROW:
+                    break
+    raise SourceError(f"{printable(path.name)!r} holds no picture that can be decoded; it may be cut or damaged.")
