@@ -1,0 +1,393 @@
+"""The capture thread: owns the source, obeys play, pause, seek and step, brings a lost source back.
+
+It never hangs itself: the source sits behind a GuardedSource, and every wait ends when a command comes.
+"""
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Protocol
+
+from ledetr.chain.clock import Clock
+from ledetr.chain.guard import Cancelled, GuardedSource, Overdue
+from ledetr.chain.history import History
+from ledetr.chain.pacer import Pacer
+from ledetr.chain.results import Eof, Event, Opened, Reconnecting, Restored, Stalled
+from ledetr.chain.sources import OPEN_DEADLINE_S, READ_DEADLINE_S, FrameSource, SourceInfo, SourceLost
+from ledetr.chain.states import Signal
+from ledetr.frame import Frame
+
+# Python-level margin over the library's own limits, so that its better message comes first where it comes at all.
+_MARGIN_S = 0.5
+_RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
+# How far back to look for the frame before the first one that is remembered.
+_REWINDS_S = (2.0, 10.0, 60.0, float("inf"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureConfig:
+    """How a source is read. paced: frames of a file come at their time. every: none is meant to be missed."""
+
+    paced: bool = True
+    every: bool = False
+    history_bytes: int = 128 * 1024 * 1024
+    open_deadline_s: float = OPEN_DEADLINE_S
+    read_deadline_s: float = READ_DEADLINE_S
+    retries: int | None = None
+
+
+class CaptureListener(Protocol):
+    """Who takes the frames and is told what happens; all of it from the capture thread, but for on_signal."""
+
+    def on_frame(self, frame: Frame, every: bool) -> None:
+        """A frame to be looked at; where every, wait for room instead of replacing the one before."""
+        ...
+
+    def on_jump(self) -> None:
+        """What waits to be looked at is of an old epoch."""
+        ...
+
+    def on_captured(self) -> None:
+        """A frame came, whatever becomes of it."""
+        ...
+
+    def on_discarded(self) -> None:
+        """It was thrown away because a live source is paused."""
+        ...
+
+    def on_signal(self, signal: Signal) -> None:
+        """The state moves. Called under a lock, so that state and wish agree; must not call back, must not wait."""
+        ...
+
+    def on_event(self, event: Event) -> None:
+        """Something to tell the user."""
+        ...
+
+    def on_failed(self, error: BaseException) -> None:
+        """The first error; the thread ends."""
+        ...
+
+
+class Capture:
+    """The thread between the source and the hand-over. open_it(epoch) opens the source, from another thread."""
+
+    def __init__(
+        self,
+        open_it: Callable[[int], FrameSource],
+        display_name: str,
+        clock: Clock,
+        config: CaptureConfig,
+        listener: CaptureListener,
+        *,
+        paused: bool = False,
+    ) -> None:
+        self._open_it = open_it
+        self._name = display_name
+        self._clock = clock
+        self._config = config
+        self._listener = listener
+        self._every = config.every
+        self.pacer = Pacer(clock)
+        self.epoch = 0
+        self.info: SourceInfo | None = None
+        self.guards: list[GuardedSource] = []
+        self._history = History(config.history_bytes)
+        self._changed = threading.Condition()
+        self._interrupt = threading.Event()  # set by every command; ends the wait for a frame's time
+        self._stop = threading.Event()
+        self._paused = paused
+        self._ended = False
+        self._show_one = False
+        self._seek_to: float | None = None
+        self._steps = 0
+        self.thread = threading.Thread(target=self._run, name="capture", daemon=True)
+
+    # Commands, from any thread; none of them waits.
+
+    def play(self) -> None:
+        """Go on; from the start where the file has ended."""
+        with self._command():
+            if self._paused and self._ended and self._seek_to is None and not self._steps:
+                self._seek_to = float("-inf")
+            self._paused = False
+            self._listener.on_signal(Signal.PLAY)
+
+    def pause(self) -> None:
+        """Stay on the frame that is shown. A live source is read on, and what it sends is discarded."""
+        with self._command():
+            self._paused = True
+            self._listener.on_signal(Signal.PAUSE)
+
+    def seek(self, pts_s: float) -> None:
+        """Go to a time; of several wishes only the newest is done."""
+        with self._command():
+            self._seek_to = pts_s
+            self._steps = 0
+
+    def step(self, frames: int) -> None:
+        """Pause, and go one frame on (+1) or back (-1)."""
+        with self._command():
+            self._paused = True
+            self._steps += frames
+            self._listener.on_signal(Signal.PAUSE)
+
+    def set_every(self, every: bool) -> None:
+        """Whether a frame waits for the one before it to be taken."""
+        with self._command():
+            self._every = every
+
+    def set_speed(self, speed: float) -> None:
+        """Play faster or slower, 1.0 is real time."""
+        with self._command():
+            self.pacer.set_speed(speed)
+
+    def stop(self) -> None:
+        """End as soon as possible; see join_all for the threads in threads()."""
+        with self._command():
+            self._stop.set()
+            guards = list(self.guards)
+        for guard in guards:
+            guard.cancel()
+            guard.close()
+
+    def threads(self) -> list[threading.Thread]:
+        """All that may still run."""
+        with self._changed:
+            return [self.thread, *(guard.thread for guard in self.guards)]
+
+    @property
+    def paused(self) -> bool:
+        """Whether it is to stay on the frame that is shown."""
+        with self._changed:
+            return self._paused
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is parked on the last frame."""
+        with self._changed:
+            return self._ended
+
+    def _command(self) -> "_Command":
+        return _Command(self._changed, self._interrupt)
+
+    # The thread.
+
+    def _run(self) -> None:
+        try:
+            self._open()
+            while self._next_command():
+                pass
+        except Cancelled:
+            pass
+        except BaseException as error:  # the pipeline carries it up as the first cause
+            self._listener.on_failed(error)
+        finally:
+            self._guard.close()
+
+    def _open(self) -> None:
+        self.info = self._open_guarded()
+        with self._changed:
+            self._show_one = self._paused and not self.info.live
+            self._listener.on_signal(Signal.OPENED_PAUSED if self._paused else Signal.OPENED_PLAYING)
+        self._listener.on_event(Opened(self.info))
+
+    def _open_guarded(self) -> SourceInfo:
+        epoch = self.epoch
+        self._guard = GuardedSource(lambda: self._open_it(epoch), self._name)
+        with self._changed:
+            self.guards = [guard for guard in self.guards if guard.thread.is_alive()] + [self._guard]
+            if self._stop.is_set():
+                raise Cancelled
+        return self._guard.open(self._config.open_deadline_s + _MARGIN_S)
+
+    def _next_command(self) -> bool:
+        """Wait until there is something to do and do it; False at the end."""
+        assert self.info is not None  # _open comes first
+        live = self.info.live
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    self._stop.is_set()
+                    or self._seek_to is not None
+                    or self._steps
+                    or self._show_one
+                    or (not self._ended and (live or not self._paused))
+                )
+            )
+            if self._stop.is_set():
+                return False
+            self._interrupt.clear()
+            seek_to, self._seek_to = self._seek_to, None
+            step = (self._steps > 0) - (self._steps < 0)
+            self._steps -= step
+        if seek_to is not None:
+            self._do_seek(seek_to)
+        elif step:
+            self._do_step(step)
+        elif live:
+            self._read_live()
+        else:
+            self._play_one()
+        return True
+
+    # Files.
+
+    def _play_one(self) -> None:
+        frame = self._history.upcoming() or self._read_into_history()
+        if frame is None:
+            self._end()
+            return
+        with self._changed:
+            show_at_once, self._show_one = self._show_one, False
+        if not show_at_once and self._config.paced:
+            due_ns = self.pacer.due_ns(frame.meta.pts * frame.meta.time_base, may_slip=self._every)
+            if not self._clock.sleep_until(due_ns, self._interrupt):
+                return  # a command came; the frame stays upcoming
+        self._show(frame)
+        if show_at_once:
+            self.pacer.reset()
+
+    def _show(self, frame: Frame) -> None:
+        self._history.move_to(frame)
+        self._listener.on_captured()
+        # Its age counts from now, when it was due, not from when it was decoded ahead or first shown.
+        meta = replace(frame.meta, t_capture_ns=self._clock.now_ns())
+        self._listener.on_frame(Frame(meta, frame.rgb), self._every)
+
+    def _read_into_history(self) -> Frame | None:
+        frame = self._guard.read(self._config.read_deadline_s + _MARGIN_S)
+        if frame is not None:
+            self._history.append(frame)
+        return frame
+
+    def _end(self) -> None:
+        with self._changed:
+            self._ended = True
+            self._paused = True
+            self._show_one = False
+            self._listener.on_signal(Signal.ENDED)
+        self.pacer.reset()
+        self._listener.on_event(Eof())
+
+    def _do_seek(self, pts_s: float) -> None:
+        assert self.info is not None  # _open comes first
+        if not self.info.seekable:
+            return
+        self._jump(max(pts_s, self.info.start_s))
+        with self._changed:
+            self._ended = False
+            self._show_one = True
+
+    def _jump(self, pts_s: float) -> None:
+        self.epoch += 1
+        self._listener.on_jump()
+        self._guard.seek(pts_s, self._config.read_deadline_s + _MARGIN_S)
+        self._history.clear()
+        self.pacer.reset()
+
+    def _do_step(self, step: int) -> None:
+        assert self.info is not None  # _open comes first
+        if self.info.live:
+            return
+        self.pacer.reset()
+        if step > 0:
+            frame = self._history.upcoming() or self._read_into_history()
+            if frame is None and not self.ended:
+                self._end()
+        else:
+            frame = self._history.previous() or (self._rewind() if self.info.seekable else None)
+            with self._changed:
+                self._ended = self._ended and frame is None
+        if frame is not None:
+            self._show(frame)
+
+    def _rewind(self) -> Frame | None:
+        """The frame before the oldest that is remembered, read again from an earlier place; None at the start."""
+        assert self.info is not None  # _open comes first
+        current = self._history.current()
+        if current is None:
+            return None
+        now = current.meta.pts * current.meta.time_base
+        for back_s in _REWINDS_S:
+            start_s = max(self.info.start_s, float(now) - back_s)
+            self._jump(start_s)
+            before = self._read_up_to(now)
+            if before is not None or start_s <= self.info.start_s:
+                break
+        return before or self._history.upcoming()
+
+    def _read_up_to(self, pts: Fraction) -> Frame | None:
+        """Fill the history up to the frame at pts; the one before it."""
+        before = None
+        while (frame := self._read_into_history()) is not None and frame.meta.pts * frame.meta.time_base < pts:
+            before = frame
+            self._history.move_to(frame)
+        return before
+
+    # Live sources.
+
+    def _read_live(self) -> None:
+        try:
+            frame = self._guard.read(self._config.read_deadline_s + _MARGIN_S)
+        except SourceLost as error:
+            self._bring_back(error)
+            return
+        if frame is None:
+            self._end()
+            return
+        self._listener.on_captured()
+        self.epoch = frame.meta.epoch
+        with self._changed:
+            wanted = not self._paused or self._show_one
+            self._show_one = False
+        if wanted:
+            self._listener.on_frame(frame, self._every)
+        else:
+            self._listener.on_discarded()
+
+    def _bring_back(self, lost: SourceLost) -> None:
+        lost_ns = self._clock.now_ns()
+        self._listener.on_signal(Signal.LOST)
+        self._listener.on_event(Stalled(self._config.read_deadline_s if isinstance(lost, Overdue) else 0.0, str(lost)))
+        attempt = 0
+        while True:
+            attempt += 1
+            self._guard.close()
+            if self._config.retries is not None and attempt > self._config.retries:
+                raise lost
+            self._wait_before(attempt)
+            self.epoch += 1
+            try:
+                self.info = self._open_guarded()
+                break
+            except SourceLost as error:
+                lost = error
+        self._listener.on_jump()
+        with self._changed:
+            self._listener.on_signal(Signal.RESTORED_PAUSED if self._paused else Signal.RESTORED_PLAYING)
+        self._listener.on_event(Restored((self._clock.now_ns() - lost_ns) / 1e9, self.info))
+
+    def _wait_before(self, attempt: int) -> None:
+        delay_s = _RETRY_DELAYS_S[min(attempt, len(_RETRY_DELAYS_S)) - 1]
+        delay_s *= random.uniform(0.8, 1.0)  # so that many windows do not knock at once
+        self._listener.on_event(Reconnecting(attempt, delay_s))
+        if not self._clock.sleep_until(self._clock.now_ns() + round(delay_s * 1e9), self._stop):
+            raise Cancelled
+
+
+class _Command:
+    """Holds the lock while a wish is written down, then wakes the thread."""
+
+    def __init__(self, changed: threading.Condition, interrupt: threading.Event) -> None:
+        self._changed = changed
+        self._interrupt = interrupt
+
+    def __enter__(self) -> None:
+        self._changed.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._interrupt.set()
+        self._changed.notify_all()
+        self._changed.release()

@@ -1,0 +1,237 @@
+"""A video file, frame by frame, with the exact times that stand in it."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from ledetr.chain.clock import Clock
+from ledetr.chain.colour import colour_of, orientation_of, upright_rgb
+from ledetr.chain.sources import (
+    OPEN_DEADLINE_S,
+    READ_DEADLINE_S,
+    SourceInfo,
+    VideoSpec,
+    check_regular_file,
+    printable,
+)
+from ledetr.errors import SourceError
+from ledetr.frame import Frame, FrameMeta
+
+# Containers that hold their pictures themselves. Playlists, scripts and device formats are not here, so that a file
+# cannot make the reader open other files or addresses.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,nut,mxf,gif,apng,ivf,obu,"
+    "h264,hevc,av1,vvc,m4v,mjpeg,yuv4mpegpipe,dv,wtv,rm,gxf,nsv,dirac,vc1,swf,avif,webp,"
+    "wav,mp3,aac,flac,ac3,eac3,aiff,amr,caf,w64,opus"
+)
+# Pictures that cannot be decoded are skipped; so many in a row mean that the rest is lost.
+_BROKEN_IN_A_ROW = 300
+
+
+def open_video_file(spec: VideoSpec, *, clock: Clock, epoch: int = 0) -> "VideoFile":
+    """Open a video file. Raises SourceError."""
+    return VideoFile(open_video_container(spec.path), spec.display_name, clock=clock, epoch=epoch)
+
+
+class VideoFile:
+    """A container that can be sought, open; see FrameSource. broken: packets that could not be decoded so far.
+
+    The container is closed by close, and where this constructor raises SourceError.
+    """
+
+    def __init__(self, container: InputContainer, name: str, *, clock: Clock, epoch: int = 0) -> None:
+        self._container = container
+        self._name = name
+        self._clock = clock
+        self._epoch = epoch
+        self._seq = 0
+        self._index: int | None = 0
+        self.broken = 0
+        try:
+            self._stream = picture_stream(container, name)
+            self._stream.thread_type = "AUTO"
+            self._frames = self._decode()
+            # The first frame is decoded at once: only it tells how the picture is turned, and whether there is one.
+            self._pending = self._next_decoded()
+            if self._pending is None:
+                raise SourceError(f"{name!r} holds no picture that can be decoded; it may be cut or damaged.")
+            self._orientation = orientation_of(self._pending)
+            self.info = self._describe(self._pending)
+        except BaseException:
+            container.close()
+            raise
+
+    def _describe(self, first: av.VideoFrame) -> SourceInfo:
+        stream, container = self._stream, self._container
+        width, height = self._orientation.upright_size(first.width, first.height)
+        duration_s: float | None = None
+        if stream.duration is not None:
+            duration_s = float(stream.duration * self._time_base)
+        elif container.duration is not None:
+            duration_s = container.duration / av.time_base
+        return SourceInfo(
+            source_id=self._name,
+            display_name=self._name,
+            live=False,
+            width=width,
+            height=height,
+            rate=stream.average_rate or stream.guessed_rate,
+            frame_count=stream.frames or None,
+            duration_s=duration_s,
+            time_base=self._time_base,
+            has_audio=bool(container.streams.audio),
+            seekable=True,
+            start_s=float(_pts(first) * self._time_base),
+        )
+
+    @property
+    def _time_base(self) -> Fraction:
+        return Fraction(self._stream.time_base or Fraction(1, 90000))
+
+    def read(self) -> Frame | None:
+        """The next frame; None at the end."""
+        decoded, self._pending = self._pending or self._next_decoded(), None
+        return None if decoded is None else self._frame(decoded)
+
+    def _frame(self, decoded: av.VideoFrame) -> Frame:
+        t_capture_ns = self._clock.now_ns()
+        orientation = orientation_of(decoded) if decoded.side_data.get("DISPLAYMATRIX") else self._orientation
+        rgb = upright_rgb(decoded, orientation)
+        meta = FrameMeta(
+            source_id=self.info.source_id,
+            epoch=self._epoch,
+            seq=self._seq,
+            pts=_pts(decoded),
+            time_base=self._time_base,
+            t_capture_ns=t_capture_ns,
+            width=rgb.shape[1],
+            height=rgb.shape[0],
+            rotation_deg=orientation.rotation_deg,
+            colour=colour_of(decoded),
+            index=self._index,
+        )
+        self._seq += 1
+        self._index = None if self._index is None else self._index + 1
+        return Frame(meta, rgb)
+
+    def _next_decoded(self) -> av.VideoFrame | None:
+        try:
+            return next(self._frames, None)
+        except av.error.FFmpegError as error:
+            raise SourceError(f"{self._name!r} cannot be read any further ({_reason(error)}).") from None
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        """Decoded frames in display order; a frame without a time gets that of the one before plus its length."""
+        last_pts: int | None = None
+        in_a_row = 0
+        for packet in self._container.demux(self._stream):
+            try:
+                decoded = packet.decode()
+                in_a_row = 0
+            except av.error.InvalidDataError:
+                self.broken += 1
+                in_a_row += 1
+                if in_a_row >= _BROKEN_IN_A_ROW:
+                    raise
+                continue
+            for frame in decoded:
+                if frame.pts is None:
+                    frame.pts = 0 if last_pts is None else last_pts + max(1, frame.duration or self._nominal_ticks())
+                last_pts = frame.pts
+                yield frame
+
+    def _nominal_ticks(self) -> int:
+        rate = self._stream.average_rate or Fraction(25)
+        return max(1, round(1 / (rate * self._time_base)))
+
+    def seek(self, pts_s: float) -> None:
+        """Go on with the first frame at or after pts_s, or the last frame where there is none; a new epoch begins.
+
+        Frames between the key frame and the target are decoded and not converted.
+        """
+        target = max(round(Fraction(pts_s) / self._time_base), round(self.info.start_s / self._time_base))
+        self._pending = self._decoded_at(target)
+        self._epoch += 1
+        self._seq = 0
+        at_start = self._pending is not None and _pts(self._pending) <= round(self.info.start_s / self._time_base)
+        self._index = 0 if at_start else None
+
+    def _decoded_at(self, target: int) -> av.VideoFrame | None:
+        # Where the index is poor the first picture after a jump may lie behind the target; then jump further back.
+        start = round(self.info.start_s / self._time_base)
+        for back_s in (0.0, 2.0, 10.0, 60.0, float("inf")):
+            jump = start if back_s == float("inf") else max(start, target - round(back_s / self._time_base))
+            self._jump(jump)
+            frame = self._next_decoded()
+            if frame is not None and (_pts(frame) <= target or jump <= start):
+                break
+        last = frame
+        while frame is not None and _pts(frame) < target:
+            last, frame = frame, self._next_decoded()
+        return frame or last
+
+    def _jump(self, pts: int) -> None:
+        try:
+            self._container.seek(pts, stream=self._stream, backward=True)
+        except av.error.FFmpegError as error:
+            raise SourceError(f"Cannot seek in {self._name!r} ({_reason(error)}).") from None
+        self._frames = self._decode()
+
+    def interrupt(self) -> None:
+        """A file answers by itself; nothing to do."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._frames = iter(())
+        self._pending = None
+        self._container.close()
+
+
+def open_video_container(path: Path) -> InputContainer:
+    """The file opened for reading with our limits: formats and protocols are allow-lists. Raises SourceError."""
+    check_regular_file(path)
+    name = printable(path.name)
+    # "file:" makes FFmpeg take the rest as a file name, whatever it looks like.
+    options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+    try:
+        return av.open(f"file:{path}", options=options, timeout=(OPEN_DEADLINE_S, READ_DEADLINE_S))
+    except (av.error.FFmpegError, OSError, UnicodeError) as error:
+        raise SourceError(f"Cannot open {name!r}: {_why_unreadable(path, error)}.") from None
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    with path.open("rb") as file:
+        head = file.read(64 * 1024)
+    if head[4:8] == b"ftyp" and isinstance(error, av.error.InvalidDataError):
+        return "the video was cut short, its index is missing (a recording or download that did not finish)"
+    if b"\0" not in head and not head.startswith((b"RIFF", b"GIF")):
+        return "it holds text, not a video"
+    if isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):
+        return "it is not a video that can be read, whatever its name says"
+    return _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    """FFmpeg's words without the file name that it appends."""
+    return str(getattr(error, "strerror", None) or type(error).__name__)
+
+
+def picture_stream(container: InputContainer, name: str) -> VideoStream:
+    """The first video stream that is not a cover picture."""
+    covers = Disposition.attached_pic | Disposition.timed_thumbnails
+    moving = [stream for stream in container.streams.video if not stream.disposition & covers]
+    if moving:
+        return moving[0]
+    if container.streams.audio:
+        raise SourceError(f"{name!r} has sound but no pictures; choose a file with a video track.")
+    raise SourceError(f"{name!r} has no video track; choose a file with a video track.")
+
+
+def _pts(frame: av.VideoFrame) -> int:
+    assert frame.pts is not None  # _decode gives every frame a time
+    return int(frame.pts)
