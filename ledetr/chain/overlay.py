@@ -37,6 +37,9 @@ _WHITE: Rgb = (255, 255, 255)
 _NOTICE: Rgb = (176, 0, 32)
 _SMALLEST_FONT_PX = 7
 
+# The notice for a model that has learnt nothing.
+RANDOM_WEIGHTS = "random weights"
+
 
 @dataclass(frozen=True, slots=True)
 class BoxMark:
@@ -92,11 +95,13 @@ def marks_of(
     class_ids: Sequence[int] | None = None,
     labels: bool = True,
     scores: bool = True,
+    notice: str | None = None,
     size_hw: tuple[int, int],
 ) -> list[Mark]:
     """What to draw for one picture of size_hw, in drawing order: boxes first, then labels, the best score last.
 
     conf, class_ids: which detections are shown. labels, scores: whether a tile with the name, and in it the score.
+    notice: a warning for the corner, drawn over all, such as RANDOM_WEIGHTS.
     """
     shown = detections.filter(conf=conf, class_ids=class_ids)
     boxes: list[Mark] = []
@@ -108,7 +113,8 @@ def marks_of(
             text = shown.class_name(class_id) + (f" {score:.2f}" if scores else "")
             tile = _box_label(text, box, size_hw, tiles)
             tiles += [] if tile is None else [tile]
-    return boxes[::-1] + tiles[::-1]
+    warning = None if notice is None else notice_mark(notice, size_hw)
+    return boxes[::-1] + tiles[::-1] + ([] if warning is None else [warning])
 
 
 def notice_mark(text: str, size_hw: tuple[int, int]) -> LabelMark | None:
@@ -190,7 +196,11 @@ def _text_on(colour_rgb: Rgb) -> Rgb:
 
 
 def draw_marks(rgb: np.ndarray, marks: Sequence[Mark]) -> np.ndarray:
-    """Draw the marks in order on a writable (H, W, 3) uint8 picture, in place; the same array comes back."""
+    """Draw the marks in order on an (H, W, 3) uint8 picture: in place where it is writable, else on a copy.
+
+    What comes back is the array with the marks.
+    """
+    rgb = rgb if rgb.flags.writeable else rgb.copy()
     for mark in marks:
         if isinstance(mark, BoxMark):
             _draw_box(rgb, mark)

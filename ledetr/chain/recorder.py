@@ -20,7 +20,7 @@ import numpy as np
 from av.codec.context import Flags
 from av.video.frame import PictureType
 
-from ledetr.chain.colour import rgb_to_video_frame, tag_encoder
+from ledetr.chain.colour import output_colour, rgb_to_video_frame, tag_encoder
 from ledetr.chain.output_files import DiskWatch, choose_target, keep_partial, output_error, publish, reserve_part
 from ledetr.errors import OutputError, UsageError
 from ledetr.frame import Colour
@@ -136,7 +136,7 @@ class VideoWriter:
         self.frames = 0
         self._container_name = container_of(path)
         self._overwrite = overwrite
-        self._colour = colour or Colour()
+        self._colour = output_colour(colour or Colour(), height, height)
         self._time_base = time_base
         self._shift_s = shift_s
         self._chapters = list(chapters)

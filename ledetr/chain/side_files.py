@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,6 +187,21 @@ SIDE_FILES: dict[str, Callable[..., SideFile]] = {
     "coco": CocoFile,
 }
 SIDE_FILE_ENDINGS = {"json": ".json", "jsonl": ".jsonl", "csv": ".csv", "coco": ".coco.json"}
+
+
+def open_side_files(
+    paths: Mapping[str, Path], header: SideHeader, *, overwrite: bool = False, sources: Sequence[Path] = ()
+) -> dict[str, SideFile]:
+    """One open file for each format of paths, a key of SIDE_FILES; all of them or, with the error, none."""
+    opened: dict[str, SideFile] = {}
+    try:
+        for kind, path in paths.items():
+            opened[kind] = SIDE_FILES[kind](path, header, overwrite=overwrite, sources=sources)
+    except BaseException:
+        for side in opened.values():
+            side.abort()
+        raise
+    return opened
 
 
 def _no_formula(text: str) -> str:

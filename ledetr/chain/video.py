@@ -19,9 +19,9 @@ from typing import Any
 
 from ledetr.chain.inference import SCORE_FLOOR, FrameDetector
 from ledetr.chain.mailbox import MEBIBYTE, ByteQueue
-from ledetr.chain.overlay import draw_marks, marks_of, notice_mark
+from ledetr.chain.overlay import RANDOM_WEIGHTS, draw_marks, marks_of
 from ledetr.chain.recorder import VideoWriter, container_of, holds
-from ledetr.chain.side_files import SIDE_FILES, PictureResult, SideFile, SideHeader
+from ledetr.chain.side_files import PictureResult, SideFile, SideHeader, open_side_files
 from ledetr.chain.video_reader import Copied, Cut, Item, Picture, VideoReader
 from ledetr.detections import Detections
 from ledetr.errors import Interrupted, LeDetrError, OutputError
@@ -29,7 +29,6 @@ from ledetr.errors import Interrupted, LeDetrError, OutputError
 # Enough for every stage to be busy; a longer queue would only delay a stop.
 _QUEUE_BYTES = 64 * MEBIBYTE
 _JOIN_LIMIT_S = 3.0
-RANDOM_WEIGHTS_NOTICE = "random weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +135,7 @@ def _copied_tracks(reader: VideoReader, dst: Path | None, *, audio: bool) -> tup
         if stream.type == "audio" or (stream.type == "subtitle" and holds(container, stream)):
             copied.append(stream)
         else:
-            notes.append(
-                f"Track {stream.index} ({stream.type}) is left out: {dst.suffix} files cannot hold it."
-            )
+            notes.append(f"Track {stream.index} ({stream.type}) is left out: {dst.suffix} files cannot hold it.")
     return copied, notes
 
 
@@ -200,8 +197,7 @@ class _Outputs:
             header = SideHeader(
                 reader.name, self._detector.model_id, self._detector.random_weights, self._detector.class_names
             )
-            for kind, path in self._side_paths.items():
-                self._sides[kind] = SIDE_FILES[kind](path, header, overwrite=overwrite, sources=[src])
+            self._sides = open_side_files(self._side_paths, header, overwrite=overwrite, sources=[src])
         except BaseException:
             self.abort()
             raise
@@ -226,9 +222,10 @@ class _Outputs:
 
     def _draw(self, picture: Picture, shown: Detections) -> None:
         size_hw = (picture.rgb.shape[0], picture.rgb.shape[1])
-        marks = marks_of(shown, conf=0.0, labels=self._style.labels, scores=self._style.scores, size_hw=size_hw)
-        notice = notice_mark(RANDOM_WEIGHTS_NOTICE, size_hw) if self._detector.random_weights else None
-        draw_marks(picture.rgb, [*marks, notice] if notice else marks)
+        notice = RANDOM_WEIGHTS if self._detector.random_weights else None
+        style = self._style
+        marks = marks_of(shown, conf=0.0, labels=style.labels, scores=style.scores, notice=notice, size_hw=size_hw)
+        draw_marks(picture.rgb, marks)
 
     def finish(self) -> None:
         if self._video is not None:

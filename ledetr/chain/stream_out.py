@@ -1,0 +1,148 @@
+"""A camera, address, screen or test pattern to a video with boxes, as long as it lasts or until it is stopped."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from ledetr.chain.inference import FrameDetector
+from ledetr.chain.overlay import RANDOM_WEIGHTS, Mark, draw_marks, marks_of
+from ledetr.chain.recorder import VideoWriter
+from ledetr.chain.recording import Timeline
+from ledetr.chain.results import Result
+from ledetr.chain.side_files import PictureResult, SideHeader, open_side_files
+from ledetr.chain.sources import SourceSpec
+from ledetr.chain.streaming import stream
+from ledetr.chain.video import VideoProgress, VideoReport
+from ledetr.errors import OutputError, SourceError
+
+
+def process_stream(
+    spec: SourceSpec,
+    dst: Path | None,
+    detector: FrameDetector,
+    *,
+    conf: float | None = None,
+    class_ids: Sequence[int] | None = None,
+    labels: bool = True,
+    scores: bool = True,
+    side_files: Mapping[str, Path] | None = None,
+    codec: str | None = None,
+    crf: int | None = None,
+    overwrite: bool = False,
+    every_frame: bool | None = None,
+    max_frames: int | None = None,
+    retries: int | None = 10,
+    progress: Callable[[VideoProgress], None] | None = None,
+    stop: threading.Event | None = None,
+) -> VideoReport:
+    """Detect on a source that is not a file, and write what has results, each with its own time, and no sound.
+
+    A live source gives its newest picture each time, unless every_frame; to stop it is its natural end, so the files
+    are completed. Errors as process_video: what was written so far is kept as partial.
+    """
+    started_s = time.perf_counter()
+    threshold = detector.score_threshold if conf is None else conf
+    notice = RANDOM_WEIGHTS if detector.random_weights else None
+    outputs = _StreamOutputs(spec, dst, detector, side_files or {}, codec, crf, overwrite)
+    results = stream(spec, detector, every_frame=every_frame, retries=retries)
+    classes: Counter[str] = Counter()
+    try:
+        for result in islice(results, max_frames):
+            shown = result.detections.filter(conf=threshold, class_ids=class_ids)
+            size_hw = (result.frame.meta.height, result.frame.meta.width)
+            marks = marks_of(shown, conf=0.0, labels=labels, scores=scores, notice=notice, size_hw=size_hw)
+            outputs.add(result, PictureResult(outputs.frames, result.frame.meta.pts_s, shown), marks)
+            classes.update(shown.names)
+            if progress is not None:
+                spent_s = time.perf_counter() - started_s
+                left_s = None if max_frames is None else (max_frames - outputs.frames) * spent_s / outputs.frames
+                progress(VideoProgress(outputs.frames, max_frames, outputs.frames / spent_s, left_s))
+            if stop is not None and stop.is_set():
+                break
+        if outputs.frames == 0:
+            raise SourceError(f"{spec.display_name} sent no picture.")
+        outputs.finish()
+    except KeyboardInterrupt:
+        raise  # asked twice: the part files stay as they are
+    except BaseException:
+        outputs.keep_partial()
+        raise
+    finally:
+        close = getattr(results, "close", None)
+        if close is not None:
+            close()
+    return VideoReport(
+        path=outputs.video_path,
+        side_files={kind: side.path for kind, side in outputs.sides.items()},
+        frames=outputs.frames,
+        boxes=classes.total(),
+        boxes_by_class=dict(classes.most_common()),
+        media_s=outputs.seconds,
+        wall_s=time.perf_counter() - started_s,
+        stage_ms={},
+    )
+
+
+class _StreamOutputs:
+    """The writer, opened at the first picture because only that has a size, and the side files."""
+
+    def __init__(
+        self,
+        spec: SourceSpec,
+        dst: Path | None,
+        detector: FrameDetector,
+        side_paths: Mapping[str, Path],
+        codec: str | None,
+        crf: int | None,
+        overwrite: bool,
+    ) -> None:
+        self._dst, self._codec, self._crf, self._overwrite = dst, codec, crf, overwrite
+        self._writer: VideoWriter | None = None
+        self._timeline: Timeline | None = None
+        self.frames = 0
+        header = SideHeader(spec.display_name, detector.model_id, detector.random_weights, detector.class_names)
+        self.sides = open_side_files(side_paths, header, overwrite=overwrite)
+
+    @property
+    def video_path(self) -> Path | None:
+        return None if self._writer is None else self._writer.path
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self._writer is None else self._writer.seconds
+
+    def add(self, result: Result, picture: PictureResult, marks: Sequence[Mark]) -> None:
+        for side in self.sides.values():
+            side.add(picture)
+        if self._dst is not None:
+            self._write(self._dst, result, marks)
+        self.frames += 1
+
+    def _write(self, dst: Path, result: Result, marks: Sequence[Mark]) -> None:
+        meta = result.frame.meta
+        if self._writer is None or self._timeline is None:
+            self._timeline = Timeline(meta.time_base, None)
+            self._writer = VideoWriter(
+                dst, width=meta.width, height=meta.height, time_base=meta.time_base, colour=meta.colour,
+                codec=self._codec, crf=self._crf, overwrite=self._overwrite,
+            )  # fmt: skip
+        if result.frame.rgb.shape[:2] != self._writer.size_hw:
+            raise OutputError("The picture changed its size, and one video has one size; start another one.")
+        self._writer.write(draw_marks(result.frame.rgb, marks), self._timeline.pts_of(result.frame))
+
+    def finish(self) -> None:
+        if self._writer is not None:
+            self._writer.finish()
+        for side in self.sides.values():
+            side.finish()
+
+    def keep_partial(self) -> None:
+        if self._writer is not None:
+            self._writer.keep_partial()
+        for side in self.sides.values():
+            side.keep_partial() if self.frames else side.abort()
