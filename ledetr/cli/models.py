@@ -1,5 +1,6 @@
 """`ledetr models`: the four scales, how large they are, and which weights are here."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,13 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ledetr.cli.one_document import one_document
+from ledetr.cli.sizes import COUNTED_HW, SIZES
 from ledetr.errors import WeightsError
 from ledetr.model.config import VARIANTS
-from ledetr.model.count import count_deploy, count_paper
 from ledetr.weights_file import find_weights, read_header, read_info, verify_payload
 from ledetr.weights_info import WeightsInfo
 
-COUNTED_HW = (640, 640)
 app = typer.Typer(add_completion=False)
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -69,7 +69,6 @@ def weights_path(
 def describe(scale: str) -> dict[str, Any]:
     """One row of --json. ap in 0..1 as the weights file says, with its own test setting under ap_measured."""
     config = VARIANTS[scale]()
-    as_paper, deployed = count_paper(config, size_hw=COUNTED_HW), count_deploy(config, size_hw=COUNTED_HW)
     path = _found(scale)
     problem, info = _read(path)
     measured = info.ap if info else None
@@ -77,10 +76,7 @@ def describe(scale: str) -> dict[str, Any]:
     card = path.with_suffix(".md") if path else None
     return {
         "scale": scale,
-        "params_m": round(as_paper.params_m, 3),
-        "gflops": round(as_paper.gflops, 2),
-        "params_deploy_m": round(deployed.params_m, 3),
-        "gflops_deploy": round(deployed.gflops, 2),
+        **asdict(SIZES[scale]),
         "decoder_layers": config.decoder.eval_layers,
         "input_hw": list(info.input_hw if info else config.input_hw),
         "weights": str(path) if path else None,
