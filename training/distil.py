@@ -2,7 +2,7 @@
 
     python -m training.distil cache  --data DATA --teacher FEMTO.onnx --cache CACHE --views 25600
     python -m training.distil train  --cache CACHE --teacher FEMTO.safetensors --run RUN --phase maps|boxes --minutes 60
-    python -m training.distil export --run RUN --data DATA -o ledetr_n.safetensors
+    python -m training.distil export --state RUN/boxes.safetensors --data DATA -o ledetr_n.safetensors
 
 The lower trunk (EfficientNet-Lite0) and the teacher see every view once; their maps are cached. Phase "maps" trains the
 last stage and the encoder on the squared error to the teacher's maps, so that the teacher's decoder, copied into N,
@@ -28,16 +28,20 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ledetr.coco_file import read_coco
+from ledetr.labels import COCO_CATEGORY_IDS, COCO_NAMES
 from ledetr.losses.criterion import LossConfig, criterion
-from ledetr.losses.denoising import make_denoising
+from ledetr.losses.denoising import DenoisingConfig, make_denoising
 from ledetr.losses.targets import Targets
 from ledetr.model.backbone import LiteNat, NeighborhoodMixer
 from ledetr.model.config import ledetr_n
 from ledetr.model.decoder import Decoder
 from ledetr.model.encoder import SumEncoder
 from ledetr.model.ledetr import LeDetr, build_model
+from ledetr.weights_info import WeightsInfo
 from training.data.coco import Picture, load_coco, load_unlabelled, split_tune
 from training.distil_cache import FIRST_TRAINED_STAGE, MAX_BOXES, SHARD_VIEWS, CacheJob, write_cache
+from training.release import only_pictures, release
 from training.teachers import load_femto_decoder, load_femto_fusion, load_lite0
 
 
@@ -254,7 +258,8 @@ def step_losses(
     if config.box_weight > 0:
         targets = targets_of(batch, teacher, config)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        noisy = make_denoising(targets, model.config.decoder, generator)
+        slots = DenoisingConfig(classes=model.config.decoder.classes, slots=model.config.decoder.denoising)
+        noisy = make_denoising(targets, slots, generator)
         outputs = model.decoder([m.float() for m in maps], noisy)
         found = criterion(outputs, targets, LossConfig(), noisy)
         losses["boxes"] = found["total"]
@@ -449,6 +454,32 @@ def train_command(args: argparse.Namespace) -> None:
     mp.spawn(train, (args.processes, args), args.processes)
 
 
+def export_command(args: argparse.Namespace) -> None:
+    """Measure the average of a state file and write it as weights that ship."""
+    data, state = Path(args.data), Path(args.state)
+    model = build_model(ledetr_n()).eval()
+    model.load_state_dict(_below(load_file(state), "ema."))
+    _, tune = training_pictures(data)
+    info = WeightsInfo(
+        name="n",
+        config=model.config,
+        class_names=COCO_NAMES,
+        category_ids=COCO_CATEGORY_IDS,
+        input_hw=model.config.input_hw,
+        started_from="EfficientNet-Lite0 (ImageNet-1k, Apache-2.0) for the trunk; DEIMv2-Femto (all of COCO train2017, "
+        "Apache-2.0, Intellindust-AI-Lab/DEIMv2) for fusion and decoder, and as the teacher of the feature maps",
+        trained_on="2555 labelled COCO pictures (most from val2017) and 3300 unlabelled photographs, as cached views",
+        command=args.note,
+        licence="Apache-2.0",
+    )
+    parts = read_coco(data / "coco_train.json")
+    tune_set = only_pictures(parts, {p.key for p in tune})
+    info, scores = release(
+        model, info, Path(args.output), tune=tune_set, held_out=data / "coco_val_dev.json", quick=args.quick
+    )
+    print(json.dumps({"threshold": info.score_threshold, **scores.figures, "interval": scores.interval}))
+
+
 def main() -> None:
     """Commands of this file."""
     parser = argparse.ArgumentParser(prog="python -m training.distil", description=__doc__.split("\n")[0])
@@ -471,6 +502,12 @@ def main() -> None:
     phase.add_argument("--processes", type=int, default=1)
     phase.add_argument("--threads", type=int, default=2)
     phase.add_argument("--nice", type=int, default=0)
+    export = commands.add_parser("export")
+    export.set_defaults(run_command=export_command)
+    for name in ("--state", "--data", "-o/--output"):
+        export.add_argument(*name.split("/"), required=True)
+    export.add_argument("--note", default="python -m training.distil", help="how it was trained, for the card")
+    export.add_argument("--quick", action="store_true", help="only print the figures of the held-out pictures")
     args = parser.parse_args()
     args.run_command(args)
 
