@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ledetr
+from ledetr.chain.camera import list_cameras
 from ledetr.chain.clock import Clock, MonotonicClock
 from ledetr.chain.meters import MeterSnapshot
 from ledetr.chain.overlay import Mark, marks_of
@@ -141,6 +142,10 @@ class Session:
         """One frame on (1) or back (-1), paused."""
         if self.state.has_source:
             self._control.submit(self._then_sync(lambda: self.pipeline.step(frames)))
+
+    def look_for_cameras(self) -> None:
+        """List the cameras again."""
+        self._files.submit(self._look_for_cameras, newest_of="cameras")
 
     # Model and display
 
@@ -324,6 +329,9 @@ class Session:
     def _look_for_weights(self) -> None:
         self._change(has_weights={scale: self._is_there(scale) for scale in ledetr.SCALES})
 
+    def _look_for_cameras(self) -> None:
+        self._change(cameras=tuple((f"camera:{camera.id}", camera.name) for camera in list_cameras()))
+
     def _save_settings_later(self) -> None:
         if self._settings_file is None:
             return
@@ -347,10 +355,6 @@ class Session:
                 recents=state.recents,
             )
             return self.settings
-
-    def look_for_cameras(self) -> None:
-        """List the cameras again."""
-        self._files.submit(lambda: self._change(cameras=tuple(self._cameras())), newest_of="cameras")
 
     # Thread "model loader"
 

@@ -15,6 +15,7 @@ from platformdirs import user_config_path
 from ledetr.errors import OutputError
 
 SCHEMA_VERSION = 1
+THEMES = ("system", "light", "dark")
 MAX_RECENTS = 15
 MAX_FILE_BYTES = 1 << 20
 
@@ -145,7 +146,7 @@ def _texts(value: Any, limit: int) -> tuple[str, ...]:
 
 
 def _theme(value: Any) -> str:
-    if value not in ("system", "light", "dark"):
+    if value not in THEMES:
         raise ValueError
     return str(value)
 

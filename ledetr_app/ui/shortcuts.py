@@ -11,7 +11,8 @@ from PySide6.QtWidgets import QAbstractButton, QAbstractItemView, QAbstractSlide
 
 from ledetr import SCALES
 from ledetr_app.session import Session
-from ledetr_app.ui.theme import CHOICES, Theme
+from ledetr_app.settings import THEMES
+from ledetr_app.ui.theme import Theme
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Actions:
         self._group = QActionGroup(window)
         for command in [*_source_commands(session), *_player_commands(session), *_model_commands(session)]:
             self.add(command, theme, window)
-        for choice in CHOICES:
+        for choice in THEMES:
             self._group.addAction(self[f"theme_{choice}"])
         self.refresh()
 
@@ -148,7 +149,7 @@ def _model_commands(session: Session) -> list[Command]:
     ]
     names = {"system": _tr("Like the system"), "light": _tr("Light"), "dark": _tr("Dark")}
     themes = [
-        Command(f"theme_{c}", names[c], (), "", lambda c=c: session.set_theme(c), checkable=True) for c in CHOICES
+        Command(f"theme_{c}", names[c], (), "", lambda c=c: session.set_theme(c), checkable=True) for c in THEMES
     ]
     return [
         *models,

@@ -12,8 +12,7 @@ from PySide6.QtSvg import QSvgRenderer
 from PySide6.QtWidgets import QApplication
 
 from ledetr_app.resources import asset, icon_svg
-
-CHOICES = ("system", "light", "dark")
+from ledetr_app.settings import THEMES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +122,8 @@ class Theme(QObject):
 
     def set_choice(self, choice: str) -> None:
         """ "system", "light" or "dark"."""
-        if choice not in CHOICES:
-            raise ValueError(f"theme must be one of {CHOICES}, got {choice!r}")
+        if choice not in THEMES:
+            raise ValueError(f"theme must be one of {THEMES}, got {choice!r}")
         self.choice = choice
         self._apply()
 

@@ -21,7 +21,6 @@ import av
 from PySide6.QtCore import QtMsgType, qInstallMessageHandler
 
 from ledetr.backends.base import BackendInfo
-from ledetr.chain.pipeline import State
 from ledetr.detections import Detections
 from ledetr.errors import WeightsError
 from ledetr_app.session import Session
@@ -97,12 +96,17 @@ class Loader:
         return Path(__file__)
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
     """Wait for other threads without Qt's event loop."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.005)
+
+    def wait(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, "it did not happen in time"
+            threading.Event().wait(0.005)
+
+    return wait
 
 
 @pytest.fixture(autouse=True)
@@ -188,10 +192,15 @@ def window(make_window, session) -> Window:
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
-    return make_clip(tmp_path / "clip.mp4")
+    return write_clip(tmp_path / "clip.mp4")
 
 
-def make_clip(path: Path, *, frames: int = 60, size_wh: tuple[int, int] = (320, 240), rate: int = 25) -> Path:
+@pytest.fixture
+def make_clip() -> Callable[..., Path]:
+    return write_clip
+
+
+def write_clip(path: Path, *, frames: int = 60, size_wh: tuple[int, int] = (320, 240), rate: int = 25) -> Path:
     """A grey ramp: frame number i has the grey value 4 i, so that a picture tells its number."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate, options={"g": "10", "bf": "0"})
@@ -204,7 +213,3 @@ def make_clip(path: Path, *, frames: int = 60, size_wh: tuple[int, int] = (320, 
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
-
-
-def is_running(session: Session) -> bool:
-    return session.state.phase is State.RUNNING
