@@ -16,7 +16,7 @@ from ledetr.evaluation import CocoRow, Scores, detect_all, read_predictions, sco
 
 
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="A COCO instances JSON.", show_default=False)],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A COCO instances JSON.", show_default=False)],
     images: Annotated[
         Path | None, typer.Option(help="Folder of the pictures. Default: the folder beside DATA that bears its name.")
     ] = None,
