@@ -1,6 +1,6 @@
 """Python arrays as a source; the library's way in for pictures from anywhere."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from fractions import Fraction
 from typing import Any
 
@@ -34,7 +34,7 @@ class Arrays:
             width=rgb.shape[1],
             height=rgb.shape[0],
             rate=spec.rate if pts_s is None else None,
-            frame_count=len(spec.arrays) if hasattr(spec.arrays, "__len__") else None,
+            frame_count=len(spec.arrays) if isinstance(spec.arrays, Sized) else None,
             duration_s=None,
             time_base=1 / spec.rate if pts_s is None else _GIVEN_TIME_BASE,
             start_s=0.0 if pts_s is None else float(pts_s),

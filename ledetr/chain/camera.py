@@ -5,7 +5,7 @@ SourceError where it does not (wrong password, no such path, no such codec). No 
 """
 
 import errno
-import sys
+import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ _PROTOCOLS = {
     "https": "http,https,tcp,tls,crypto",
     "srt": "srt,udp",
 }
-_CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
+_CAMERA_FORMATS = {"Linux": "v4l2", "Darwin": "avfoundation", "Windows": "dshow"}
 # Uncompressed pictures of this size do not fit through USB 2 at full rate, so MJPEG is asked for first.
 _CAMERA_WISHES: tuple[dict[str, str], ...] = (
     {"input_format": "mjpeg", "video_size": "1280x720", "framerate": "30"},
@@ -62,7 +62,7 @@ class CameraInfo:
 
 def list_cameras() -> list[CameraInfo]:
     """The cameras of this machine, by name; opens none of them, but may take a moment."""
-    if sys.platform == "linux":
+    if platform.system() == "Linux":
         return _linux_cameras(Path("/dev"), Path("/sys/class/video4linux"))
     devices = av.device.enumerate_input_devices(_camera_format())
     cameras = [device for device in devices if "video" in getattr(device, "media_types", ("video",))]
@@ -99,18 +99,18 @@ def open_camera(spec: CameraSpec, *, clock: Clock, epoch: int = 0) -> "LiveStrea
 
 
 def _camera_format() -> str:
-    name = _CAMERA_FORMATS.get(sys.platform)
+    name = _CAMERA_FORMATS.get(platform.system())
     if name is None:
-        raise SourceError(f"Cameras are not supported on {sys.platform}; use a file or an address.")
+        raise SourceError(f"Cameras are not supported on {platform.system()}; use a file or an address.")
     return name
 
 
 def _camera_file(device: str) -> str:
-    if sys.platform == "linux":
+    if platform.system() == "Linux":
         if device.isdigit():
             return f"/dev/video{device}"
         return device if device.startswith("/dev/") else f"/dev/v4l/by-id/{Path(device).name}"
-    if sys.platform == "darwin":
+    if platform.system() == "Darwin":
         return f"{device}:none"
     if device.isdigit():
         cameras = list_cameras()

@@ -57,9 +57,8 @@ def load_image(path: Path, *, pixel_limit: int = PIXEL_LIMIT) -> np.ndarray:
 def _check_size(image: Image.Image, name: str, pixel_limit: int) -> None:
     width, height = image.size
     if width * height > pixel_limit:
-        raise SourceError(
-            f"Cannot open {name!r}: it has {width} x {height} pixels, more than the limit of {pixel_limit / 1e6:g} million."
-        )
+        limit = f"more than the limit of {pixel_limit / 1e6:g} million"
+        raise SourceError(f"Cannot open {name!r}: it has {width} x {height} pixels, {limit}.")
 
 
 def _upright_rgb(image: Image.Image) -> np.ndarray:

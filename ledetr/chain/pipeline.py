@@ -33,6 +33,7 @@ from ledetr.chain.session import Session
 from ledetr.chain.sources import (
     ArraysSpec,
     FolderSpec,
+    FrameSource,
     ImageSpec,
     ListSpec,
     SourceInfo,
@@ -100,7 +101,7 @@ class Pipeline:
     """A player with a detector in it. Every method is legal in every state and returns at once, but for stop and close.
 
     on_result and on_event are called from worker threads and must return at once; an exception in them ends the
-    session as Failed. A result is taken with latest().
+    session as Failed. A result is taken with latest(). opener: opens a source, with the arguments of open_source.
     """
 
     def __init__(
@@ -110,12 +111,14 @@ class Pipeline:
         clock: Clock | None = None,
         policy: Policy = "auto",
         config: CaptureConfig | None = None,
+        opener: Callable[..., FrameSource] = open_source,
         on_result: Callable[[], None] | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         self._clock = clock or MonotonicClock()
         self._config = config or CaptureConfig()
         self._policy: Policy = policy
+        self._opener = opener
         self._slot = DetectorSlot(detector)
         self._lock = threading.RLock()
         self._state = State.IDLE
@@ -145,7 +148,7 @@ class Pipeline:
             self.meters.reset()
             session = self._session = Session(
                 spec,
-                open_source,
+                self._opener,
                 self,
                 slot=self._slot,
                 clock=self._clock,

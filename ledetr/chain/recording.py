@@ -51,7 +51,7 @@ class Recording:
         self._may_drop = may_drop
         self._done = done
         self._queue: ByteQueue[Result] = ByteQueue()
-        self._timeline: _Timeline | None = None
+        self._timeline: Timeline | None = None
         self._writer: VideoWriter | None = None
         self._dropped = 0
         self.path: Path | None = None
@@ -117,7 +117,7 @@ class Recording:
     def _write(self, result: Result) -> None:
         frame = result.frame
         if self._writer is None or self._timeline is None:
-            self._timeline = _Timeline(frame.meta.time_base, self._rate)
+            self._timeline = Timeline(frame.meta.time_base, self._rate)
             self._writer = self._open_writer(frame)
         if frame.rgb.shape[:2] != self._writer.size_hw:
             raise OutputError("The recording ended because the picture changed its size; start another one.")
@@ -136,7 +136,7 @@ class Recording:
         )
 
 
-class _Timeline:
+class Timeline:
     """Times of the recording: those of the source from zero on, joined where the source jumps."""
 
     def __init__(self, time_base: Fraction, rate: Fraction | None) -> None:

@@ -1,7 +1,7 @@
 """The screen, or a part of it, as a live source."""
 
 import os
-import sys
+import platform
 import threading
 import time
 from fractions import Fraction
@@ -23,7 +23,7 @@ class Screen:
     """The open screen; see FrameSource. pts counts microseconds from the first picture."""
 
     def __init__(self, spec: ScreenSpec, *, clock: Clock, epoch: int = 0) -> None:
-        if sys.platform == "linux" and os.environ.get("WAYLAND_DISPLAY"):
+        if platform.system() == "Linux" and os.environ.get("WAYLAND_DISPLAY"):
             raise SourceError("The screen cannot be read under Wayland; log in with an X11 session to use it.")
         self._name = spec.display_name
         self._clock = clock

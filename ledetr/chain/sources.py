@@ -393,13 +393,11 @@ def mask_url(url: str) -> str:
     colon after the scheme and the last @ goes.
     """
     scheme, mark, rest = url.partition("://")
-    rest, question, _ = rest.partition("?") if "@" not in url.partition("?")[2] else (rest, "", "")
     userinfo, at, place = rest.rpartition("@")
-    if at:
-        place, question, _ = place.partition("?")
-        user, colon, _ = userinfo.partition(":")
-        userinfo = f"{user}:***" if colon else "***"
-    return f"{scheme}{mark}{userinfo}{at}{place}{'?***' if question else ''}"
+    place, question, _ = place.partition("?")
+    user, colon, _ = userinfo.partition(":")
+    shown = f"{user}:***" if colon and not re.search(r"[/?#]", user) else "***"
+    return f"{scheme}{mark}{shown if at else ''}{at}{place}{'?***' if question else ''}"
 
 
 def printable(name: str) -> str:

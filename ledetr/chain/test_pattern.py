@@ -149,12 +149,12 @@ def _draw_bars(width: int, height: int) -> np.ndarray:
 
 def _draw_counter(rgb: np.ndarray, number: int) -> None:
     height, width = rgb.shape[:2]
-    bits = [1, 0, *(number >> shift & 1 for shift in reversed(range(COUNTER_BITS)))]
-    for cell, bit in zip(_cells(width, height), bits, strict=True):
-        rgb[cell] = 255 * bit
     strip = height // _STRIP_SHARE
     scale = strip / 2 / 30
     cv2.putText(rgb, f"{number:08d}", (2, strip - 2), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1)
+    bits = [1, 0, *(number >> shift & 1 for shift in reversed(range(COUNTER_BITS)))]
+    for cell, bit in zip(_cells(width, height), bits, strict=True):
+        rgb[cell] = 255 * bit
 
 
 def _cells(width: int, height: int) -> list[tuple[slice, slice]]:
