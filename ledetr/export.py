@@ -39,7 +39,7 @@ def onnx_bytes(network: nn.Module, input_hw: tuple[int, int]) -> bytes:
         torch.onnx.export(
             PixelsLast(network).eval(),
             (pixels,),
-            buffer,
+            buffer,  # type: ignore[arg-type]  # the tracing exporter writes to a buffer too; torch types the other one
             dynamo=False,
             opset_version=OPSET,
             input_names=["pixels"],

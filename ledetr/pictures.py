@@ -32,7 +32,7 @@ def to_rgb(picture: object, *, colour: Colour = "rgb") -> np.ndarray:
     if isinstance(picture, str | Path):
         return read_picture(Path(picture))
     if isinstance(picture, Image.Image):
-        return _upright_rgb(picture)
+        return _upright_rgb(picture, "the picture")
     torch_module = sys.modules.get("torch")
     if torch_module is not None and isinstance(picture, torch_module.Tensor):
         array = _array_of_tensor(picture)
@@ -53,25 +53,21 @@ def read_picture(path: Path) -> np.ndarray:
         raise SourceError(f"{str(path)!r} is not a picture file")
     try:
         with warnings.catch_warnings():
-            # Pillow only warns of a picture that unpacks to gigabytes; here it is an error.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # Pillow warns from 89 megapixels on and refuses from 179 on; our own limit acts before decoding.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                return _upright_rgb(image)
+                return _upright_rgb(image, f"picture {str(path)!r}")
     except UnidentifiedImageError as error:
         raise SourceError(f"{str(path)!r} is no picture that can be read; for video use ledetr.chain.stream") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning, _TooLarge) as error:
+    except Image.DecompressionBombError as error:
         raise SourceError(f"picture {str(path)!r} is larger than {MAX_PIXELS // 1_000_000} megapixels") from error
     except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three for damaged files
         raise SourceError(f"picture {str(path)!r} is damaged or cut short: {error}") from error
 
 
-class _TooLarge(Exception):
-    """A picture beyond MAX_PIXELS, seen before its pixels are decoded."""
-
-
-def _upright_rgb(image: Image.Image) -> np.ndarray:
+def _upright_rgb(image: Image.Image, what: str) -> np.ndarray:
     if image.width * image.height > MAX_PIXELS:
-        raise _TooLarge
+        raise SourceError(f"{what} is larger than {MAX_PIXELS // 1_000_000} megapixels")
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I;16") or upright.mode == "I":
         # Pillow cuts 16-bit greys at 255 instead of scaling them.
@@ -87,7 +83,8 @@ def _array_of_tensor(tensor: torch.Tensor) -> np.ndarray:
         )
     array: np.ndarray = tensor.detach().cpu().numpy() if not tensor.dtype.is_floating_point else _bytes_of_unit(tensor)
     if array.shape[0] == 3:
-        return np.ascontiguousarray(array.swapaxes(0, 1).swapaxes(1, 2))
+        channels_last: np.ndarray = np.moveaxis(array, 0, 2)
+        return channels_last
     if tensor.dtype.is_floating_point:
         raise ValueError(f"a float tensor must be (3, H, W), got {tuple(tensor.shape)}")
     return array
@@ -98,4 +95,5 @@ def _bytes_of_unit(tensor: torch.Tensor) -> np.ndarray:
     # Resizing may overshoot by a rounding error; a picture in 0..255 is meant otherwise.
     if not np.isfinite(array).all() or array.min(initial=0) < -0.01 or array.max(initial=0) > 1.01:
         raise ValueError("a float tensor must have values in 0..1; divide by 255 or pass uint8")
-    return np.rint(array.clip(0, 1) * 255).astype(np.uint8)
+    rounded: np.ndarray = np.rint(array.clip(0, 1) * 255).astype(np.uint8)
+    return rounded

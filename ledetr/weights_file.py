@@ -80,9 +80,9 @@ def _existing_file(model: str | Path) -> Path:
         return path
     if isinstance(model, str) and not path.suffix and path.name == model:
         close = get_close_matches(model.lower(), VARIANTS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise WeightsError(
-            f"unknown model {model!r}: {hint}Known are {', '.join(VARIANTS)}, or the path of a weights file"
+            f"unknown model {model!r}{hint}: known are {', '.join(VARIANTS)}, or the path of a weights file"
         )
     what = "is a folder, not a weights file" if path.is_dir() else "does not exist or is not a regular file"
     raise WeightsError(f"weights file {str(path)!r} {what}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -10,7 +11,6 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -258,7 +258,7 @@ def _with_reason(backend: Backend, reason: str) -> Backend:
     return backend
 
 
-@cache
+@functools.cache
 def _code_fingerprint() -> str:
     """Hash of the code that makes the graph: a converted copy must not outlive a change of the network's code."""
     package = Path(__file__).parent.parent

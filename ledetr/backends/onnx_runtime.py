@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_state
 
 from ledetr.backends.base import BackendInfo, ModelSource, RawOutputs
 from ledetr.backends.cache import discard_entry, find_entry, store_entry
@@ -15,6 +16,18 @@ from ledetr.errors import BackendUnavailable, WeightsError
 PRECISIONS = ("fp32",)
 MODEL_NAME = "model.onnx"
 MAX_FILE_BYTES = 2 * 1024**3  # an ONNX file is one protobuf message, which ends at 2 GiB
+# ONNX Runtime's own errors share no base but Exception.
+ENGINE_ERRORS = (
+    RuntimeError,
+    ValueError,
+    onnxruntime_state.Fail,
+    onnxruntime_state.InvalidArgument,
+    onnxruntime_state.InvalidGraph,
+    onnxruntime_state.InvalidProtobuf,
+    onnxruntime_state.NoModel,
+    onnxruntime_state.NotImplemented,
+    onnxruntime_state.RuntimeException,
+)
 
 onnxruntime.disable_telemetry_events()  # the Windows build reports its sessions otherwise
 
@@ -59,14 +72,14 @@ def _open_source(source: ModelSource, threads: int | None) -> Any:
     if key is not None and folder is not None:
         try:
             return _session((folder / MODEL_NAME).read_bytes(), threads)
-        except (RuntimeError, ValueError) as error:
+        except ENGINE_ERRORS as error:
             discard_entry(key, _first_line(error))
     content = source.export_onnx()
     if key is not None:
         store_entry(key, lambda part: _write(part / MODEL_NAME, content))
     try:
         return _session(content, threads)
-    except (RuntimeError, ValueError) as error:
+    except ENGINE_ERRORS as error:
         raise BackendUnavailable(f"ONNX Runtime cannot run this model: {_first_line(error)}") from error
 
 
@@ -81,7 +94,7 @@ def _open_file(path: Path, threads: int | None) -> Any:
         session = _session(path.read_bytes(), threads)
     except OSError as error:
         raise WeightsError(f"{str(path)!r} cannot be read: {error.strerror}") from error
-    except (RuntimeError, ValueError) as error:
+    except ENGINE_ERRORS as error:
         raise WeightsError(f"{str(path)!r} is no ONNX file that ONNX Runtime can open: {_first_line(error)}") from error
     _check_form(path, session)
     return session
