@@ -1,0 +1,1 @@
+"""Training of Le-DETR; imports ledetr and is never imported by it."""
