@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -172,10 +173,6 @@ def _processor() -> str:
 
 
 def _gpu() -> str | None:
-    if not Path("/dev/nvidiactl").exists() and platform.system() != "Windows":
-        return None
-    import torch
-
     return str(torch.cuda.get_device_name(0)) if torch.cuda.is_available() else None
 
 
