@@ -156,24 +156,25 @@ WRITER = """
 import sys, torch
 from training.checkpoint import Checkpoints, Snapshot
 store, step = Checkpoints(sys.argv[1], part_bytes=1 << 18), int(sys.argv[2])
-print("ready", flush=True)
 while True:
     step += 1
     weights = {f"w{i}": torch.full((40_000,), float(step)) for i in range(8)}
-    store.save(Snapshot(step=step, weights=weights, moments={"m": torch.full((1000,), float(step))}), metric=float(step))
+    moments = {"m": torch.full((1000,), float(step))}
+    store.save(Snapshot(step=step, weights=weights, moments=moments), metric=float(step))
+    print(step, flush=True)
 """
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 def test_kill_at_any_moment_leaves_a_loadable_run(tmp_path):
     store, newest = Checkpoints(tmp_path), 0
-    for round_number in range(4):
+    for round_number in range(3):
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(tmp_path), str(newest)], cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
         try:
-            assert writer.stdout.readline() == "ready\n"
-            time.sleep(0.35 + 0.037 * round_number)
+            assert writer.stdout.readline() == f"{newest + 1}\n"  # at least one save is complete
+            time.sleep(0.1 + 0.037 * round_number)
         finally:
             os.kill(writer.pid, signal.SIGKILL)
             writer.wait()
