@@ -1,9 +1,9 @@
-"""Cut assets/sample.mp4 from two clips whose licences allow it (see CREDITS.md).
+"""Cut assets/sample.mp4 from three clips whose licences allow it (see CREDITS.md).
 
     python assets/make_sample.py ../shared/data/clips
 
-A man and a dog on a bed with their own sound, then cars from above with a quiet tone, each scaled to 960x540. The two
-parts keep their own frame rates, so that the sample has a variable one.
+A man and a dog on a bed with their own sound, people on a campus in silence, and cars from above with a quiet tone,
+each cut to 16:9 and scaled to 960x540. The parts keep their own frame times, so that the sample has a variable rate.
 """
 
 import sys
@@ -23,7 +23,11 @@ TIME_BASE = Fraction(1, 90_000)
 SOUND_RATE = 44_100
 BT709 = Colour(matrix=1, full_range=False, primaries=1, transfer=1)
 # file, from which second, how many seconds, loudness of its sound
-PARTS = (("person_dog_aac_bt709.mp4", 0.0, 4.97, 1.0), ("cars_aac_bt601.mp4", 2.8, 5.04, 0.08))
+PARTS = (
+    ("person_dog_aac_bt709.mp4", 0.0, 4.97, 1.0),
+    ("vtest_vfr.mp4", 0.0, 2.0, 0.0),
+    ("cars_aac_bt601.mp4", 1.75, 3.6, 0.08),
+)
 TARGET = Path(__file__).parent / "sample.mp4"
 
 
@@ -62,15 +66,25 @@ def _pictures(path: Path, from_s: float, length_s: float) -> Iterator[tuple[np.n
             if time_s >= length_s:
                 return
             if time_s >= 0:
-                yield cv2.resize(upright_rgb(frame), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA), time_s
+                yield _fitted(upright_rgb(frame)), time_s
+
+
+def _fitted(rgb: np.ndarray) -> np.ndarray:
+    """The middle of the picture in 16:9, at the size of the sample."""
+    height = min(rgb.shape[0], round(rgb.shape[1] * HEIGHT / WIDTH))
+    top = (rgb.shape[0] - height) // 2
+    smaller = height > HEIGHT
+    middle = np.ascontiguousarray(rgb[top : top + height])
+    return cv2.resize(middle, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
 
 
 def _sound(path: Path, from_s: float, length_s: float, loudness: float, begin_s: float) -> Iterator[av.AudioFrame]:
     """Exactly length_s of stereo sound, silent where the clip is shorter."""
     resampler = av.AudioResampler(format="fltp", layout="stereo", rate=SOUND_RATE)
     with av.open(str(path)) as source:
-        pieces = [piece.to_ndarray() for frame in source.decode(audio=0) for piece in resampler.resample(frame)]
-    samples = np.concatenate(pieces, axis=1) * np.float32(loudness)
+        frames = source.decode(audio=0) if source.streams.audio else ()
+        pieces = [piece.to_ndarray() for frame in frames for piece in resampler.resample(frame)]
+    samples = np.concatenate([np.zeros((2, 0), np.float32), *pieces], axis=1) * np.float32(loudness)
     begin, length = round(begin_s * SOUND_RATE), round((begin_s + length_s) * SOUND_RATE) - round(begin_s * SOUND_RATE)
     samples = samples[:, round(from_s * SOUND_RATE) :][:, :length]
     samples = np.pad(samples, ((0, 0), (0, max(0, length - samples.shape[1]))))
