@@ -167,3 +167,8 @@ def _default_threads() -> int:
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="assignment")
+
+
+if hasattr(os, "register_at_fork"):
+    # a child inherits the pool without its threads and would wait for them for ever
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -526,3 +526,19 @@ def test_number_of_operators_does_not_grow_with_layers(synthetic, layers, kind):
     # what makes a device wait, or makes shapes depend on values
     forbidden = ("nonzero", "_local_scalar_dense", "masked_select", "is_nonzero", "equal.default", "unique")
     assert not [name for name in counted.names if any(word in name for word in forbidden)]
+
+
+def test_no_value_is_read_outside_the_assignment(synthetic):
+    """On a device without values a read would raise: shapes and graph cannot depend on what is in the tensors."""
+    targets, outputs, denoising = case(synthetic, ignore=[1] * BATCH)
+
+    def bare(value):
+        if isinstance(value, torch.Tensor):
+            return value.to("meta")
+        return None if value is None else type(value)(**{k: bare(v) for k, v in vars(value).items()})
+
+    def assign(cost, valid):
+        return torch.empty(cost.shape[:3], dtype=torch.int64, device=cost.device)
+
+    losses = criterion(bare(outputs), bare(targets), LossConfig(), bare(denoising), assign=assign, by_head=True)
+    assert losses["total"].is_meta and losses["denoising_ddf/layer1"].shape == ()

@@ -1,6 +1,8 @@
 """Assignments against scipy one by one, and the union against a vote by counting."""
 
 import math
+import multiprocessing
+import os
 
 import numpy as np
 import pytest
@@ -56,6 +58,23 @@ def test_equal_to_scipy_on_2000_problems(threads):
                     paid = sum(float(cost[head, picture, t, got[t]]) for t in objects if got[t] >= 0)
                     assert paid == pytest.approx(float(table[rows, columns].sum()), rel=1e-6, abs=1e-6)
     assert seen >= 2000
+
+
+def _assign_many():
+    cost = torch.rand(2, 64, 3, 4, generator=torch.Generator().manual_seed(0))
+    assert (assign_with_scipy(cost, torch.ones(64, 3, dtype=torch.bool), threads=2) >= 0).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_process_does_not_wait_for_its_parents_threads():
+    _assign_many()
+    child = multiprocessing.get_context("fork").Process(target=_assign_many)
+    child.start()
+    child.join(20)
+    if child.is_alive():
+        child.kill()
+    assert child.exitcode == 0
 
 
 def test_no_object_in_the_whole_batch():
