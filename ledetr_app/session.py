@@ -239,14 +239,17 @@ class Session:
         """Newest result; None when nothing is open."""
         return self.pipeline.latest() if self.state.has_source else None
 
-    def painted(self, result: Result) -> None:
-        """The result is on the screen now."""
+    def set_shown(self, result: Result | None) -> None:
+        """The window turns to this result: position, counts, snapshots and steps are about it from now on."""
         self._shown = result
+
+    def painted(self, result: Result) -> None:
+        """The result is on the screen now, for the meters."""
         self.pipeline.painted(result)
 
     @property
     def shown(self) -> Result | None:
-        """The result on the screen."""
+        """The result that the window has turned to."""
         return self._shown
 
     def meters(self) -> MeterSnapshot:
@@ -291,7 +294,6 @@ class Session:
             spec = parse_source(source)
             self._change(opening=spec.display_name, loss=None)
             self._stop_recording()
-            self._shown = None
             self.pipeline.open(spec)
         except LeDetrError:
             self._change(opening="")
@@ -305,7 +307,6 @@ class Session:
     def _stop(self) -> None:
         self._stop_recording()
         self.pipeline.stop()
-        self._shown = None
         self._change(source=None, opening="", loss=None, ended=False)
         self._sync()
 

@@ -148,9 +148,7 @@ def _model_commands(session: Session) -> list[Command]:
         for number, scale in enumerate(SCALES, 1)
     ]
     names = {"system": _tr("Like the system"), "light": _tr("Light"), "dark": _tr("Dark")}
-    themes = [
-        Command(f"theme_{c}", names[c], (), "", lambda c=c: session.set_theme(c), checkable=True) for c in THEMES
-    ]
+    themes = [Command(f"theme_{c}", names[c], (), "", lambda c=c: session.set_theme(c), checkable=True) for c in THEMES]
     return [
         *models,
         *themes,

@@ -33,6 +33,7 @@ class VideoView(QWidget):
         self._image: QImage | None = None
         self._opening = QElapsedTimer()
         self.drop_welcome = False
+        self.words: list[str] = []  # what was last written over the picture
         self._ticks = QTimer(self)
         self._ticks.setInterval(100)
         self._ticks.timeout.connect(self.update)
@@ -49,6 +50,7 @@ class VideoView(QWidget):
             # The array is held beside the image that wraps it, until both are replaced.
             self._picture = picture
             self._image = None if picture is None else _image_of(picture)
+            self._session.set_shown(None if picture is None else picture.result)
         self._watch_opening()
         self.update()
 
@@ -126,6 +128,7 @@ class VideoView(QWidget):
         painter.restore()
 
     def _paint_words(self, painter: QPainter) -> None:
+        self.words.clear()
         state = self._session.state
         if state.loss is not None:
             gone_s = (self._session.clock.now_ns() - state.loss.since_ns) // 1_000_000_000
@@ -145,6 +148,7 @@ class VideoView(QWidget):
         self, painter: QPainter, text: str, middle_y: int, ground: str = "#10141a", colour: str = "#ffffff"
     ) -> None:
         """Text on a rounded ground, readable over any picture."""
+        self.words.append(text)
         metrics = self.fontMetrics()
         width = min(metrics.horizontalAdvance(text) + 32, self.width() - 16)
         height = metrics.height() + 16

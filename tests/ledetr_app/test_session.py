@@ -20,7 +20,7 @@ def running(session, wait_for):
     """A session with N that shows the test pattern."""
     session.start(source=PATTERN)
     wait_for(lambda: session.state.running and session.state.phase is State.RUNNING and _has_boxes(session))
-    session.painted(session.latest())
+    session.set_shown(session.latest())
     return session
 
 
@@ -316,7 +316,7 @@ def test_snapshot_folder_that_cannot_be_written_is_one_sentence(make_session, tm
     session = make_session(pictures=tmp_path / "file" / "in")
     session.start(source=PATTERN)
     wait_for(lambda: session.latest() is not None)
-    session.painted(session.latest())
+    session.set_shown(session.latest())
     session.snapshot()
     wait_for(lambda: session.state.problem is not None)
     assert "Cannot save to" in session.state.problem.sentence

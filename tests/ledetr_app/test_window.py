@@ -1,0 +1,562 @@
+"""Each control and each shortcut: what it does to the session, and what the session does to it."""
+
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
+from PySide6.QtGui import QColor, QDragEnterEvent, QDropEvent, QGuiApplication, QKeySequence
+from PySide6.QtWidgets import QAbstractButton, QAbstractSlider, QFileDialog, QLabel, QLineEdit, QListWidget
+
+from ledetr.chain.pipeline import State
+from ledetr_app.state import Loss, Problem, Toast
+from ledetr_app.ui.theme import DARK, LIGHT
+
+PATTERN = "test:320x240p30"
+
+
+@pytest.fixture
+def playing(qtbot, window, session):
+    """A window that plays the test pattern with N."""
+    session.start(source=PATTERN)
+    qtbot.waitUntil(lambda: session.state.running is not None and session.shown is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: len(session.shown.detections) == 3)
+    return window
+
+
+@pytest.fixture
+def player(qtbot, window, session, clip):
+    """A window with the clip (2.4 s, 25 fps), paused."""
+    session.start(source=clip)
+    qtbot.waitUntil(lambda: session.state.running is not None and session.shown is not None, timeout=10_000)
+    session.pause()
+    qtbot.waitUntil(lambda: session.state.phase is State.PAUSED)
+    return window
+
+
+def press(qtbot, window, keys):
+    """The keys as the user presses them with the picture in focus."""
+    combination = QKeySequence(keys)[0]
+    qtbot.keyClick(window.view, combination.key(), combination.keyboardModifiers())
+
+
+# Shortcuts: each asserts its effect on the session
+
+
+@pytest.mark.parametrize(("key", "scale"), [("2", "m"), ("3", "l"), ("4", "x"), ("1", "n")])
+def test_number_keys_choose_the_model(qtbot, playing, session, key, scale):
+    session.set_model("l" if scale == "n" else "n")
+    qtbot.waitUntil(lambda: session.state.loading is None)
+    press(qtbot, playing, key)
+    assert session.state.model == scale
+    qtbot.waitUntil(lambda: session.state.running.model_id == scale)
+    qtbot.waitUntil(lambda: playing.model.buttons[scale].isChecked())
+
+
+@pytest.mark.parametrize(("key", "conf"), [("Up", 0.55), ("Down", 0.45)])
+def test_arrows_move_the_threshold(qtbot, window, session, key, conf):
+    press(qtbot, window, key)
+    assert session.state.conf == conf
+    qtbot.waitUntil(lambda: window.display.slider.value() == round(100 * conf))
+    assert window.display.value.text() == f"{conf:.2f}"
+
+
+@pytest.mark.parametrize(("key", "part"), [("B", "boxes"), ("L", "labels"), ("C", "side_panel")])
+def test_letters_switch_parts(qtbot, window, session, key, part):
+    before = getattr(session.state, part)
+    press(qtbot, window, key)
+    assert getattr(session.state, part) is not before
+    qtbot.waitUntil(lambda: window.display.buttons[part].isChecked() is not before)
+    press(qtbot, window, key)
+    assert getattr(session.state, part) is before
+
+
+def test_space_plays_and_pauses(qtbot, playing, session):
+    press(qtbot, playing, "Space")
+    qtbot.waitUntil(lambda: session.state.phase is State.PAUSED)
+    press(qtbot, playing, "Space")
+    qtbot.waitUntil(lambda: session.state.phase is State.RUNNING)
+
+
+@pytest.mark.parametrize("key", ["S", "Shift+S"])
+def test_s_saves_a_snapshot(qtbot, playing, session, key):
+    press(qtbot, playing, key)
+    qtbot.waitUntil(lambda: playing.toast.isVisible())
+    assert session.state.toast.path.exists()
+    assert session.state.toast.path.name in playing.toast.text.text()
+
+
+def test_r_records_and_ends(qtbot, playing, session):
+    press(qtbot, playing, "R")
+    qtbot.waitUntil(lambda: playing.recording.record.isChecked())
+    qtbot.waitUntil(lambda: (status := session.recording_status()) is not None and status.frames > 3, timeout=10_000)
+    qtbot.waitUntil(lambda: "MB" in playing.recording.record.text())
+    press(qtbot, playing, "R")
+    qtbot.waitUntil(lambda: session.state.toast is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: not playing.recording.record.isChecked())
+    assert playing.recording.record.text() == "Record"
+
+
+@pytest.mark.parametrize("key", ["F", "F11"])
+def test_f_is_fullscreen_and_esc_leaves(qtbot, playing, key):
+    press(qtbot, playing, key)
+    assert playing.isFullScreen()
+    assert not playing.stats.isVisible()
+    assert not playing.menuBar().isVisible()
+    press(qtbot, playing, "Esc")
+    assert not playing.isFullScreen()
+    assert playing.stats.isVisible()
+    assert playing.timeline.isVisible()
+
+
+def test_double_click_is_fullscreen(qtbot, window):
+    qtbot.mouseDClick(window.view, Qt.MouseButton.LeftButton)
+    assert window.isFullScreen()
+    qtbot.mouseDClick(window.view, Qt.MouseButton.LeftButton)
+    assert not window.isFullScreen()
+
+
+@pytest.mark.parametrize(
+    ("start_s", "key", "there_s"),
+    [
+        (1.0, "Right", 2.36),  # 5 s on: the last frame
+        (2.0, "Left", 0.0),
+        (1.0, "Shift+Right", 2.0),
+        (1.4, "Shift+Left", 0.4),
+        (1.0, "Ctrl+Right", 2.36),
+        (1.0, "Ctrl+Left", 0.0),
+        (1.0, "Home", 0.0),
+        (1.0, "End", 2.36),
+        (1.0, ".", 1.04),
+        (1.0, ",", 0.96),
+    ],
+)
+def test_keys_move_in_the_file(qtbot, player, session, start_s, key, there_s):
+    session.seek(start_s)
+    qtbot.waitUntil(lambda: session.shown.frame.meta.pts_s == start_s)
+    press(qtbot, player, key)
+    qtbot.waitUntil(lambda: session.shown.frame.meta.pts_s == pytest.approx(there_s, abs=1e-9))
+    qtbot.waitUntil(lambda: player.timeline.position.text() == f"00:{there_s:06.3f}")
+    assert player.timeline.slider.value() == round(1000 * there_s)
+
+
+def test_ctrl_w_stops(qtbot, playing, session):
+    press(qtbot, playing, "Ctrl+W")
+    qtbot.waitUntil(lambda: session.state.phase is State.IDLE)
+    qtbot.waitUntil(lambda: playing.empty.isVisible())
+
+
+def test_ctrl_o_asks_for_a_file_without_waiting(qtbot, window, session, clip):
+    press(qtbot, window, "Ctrl+O")
+    dialogs = window.findChildren(QFileDialog)
+    assert len(dialogs) == 1
+    dialogs[0].fileSelected.emit(str(clip))
+    qtbot.waitUntil(lambda: session.state.source is not None and session.state.source.display_name == "clip.mp4")
+    dialogs[0].close()
+
+
+def test_ctrl_shift_o_asks_for_a_folder(qtbot, window):
+    press(qtbot, window, "Ctrl+Shift+O")
+    (dialog,) = window.findChildren(QFileDialog)
+    assert dialog.fileMode() is QFileDialog.FileMode.Directory
+    dialog.close()
+
+
+def test_ctrl_l_unfolds_the_address_line(qtbot, window, session):
+    press(qtbot, window, "Ctrl+L")
+    assert window.address.isVisible()
+    qtbot.keyClicks(window.address.line, PATTERN)
+    qtbot.keyClick(window.address.line, Qt.Key.Key_Return)
+    assert not window.address.isVisible()
+    assert window.address.line.text() == ""
+    qtbot.waitUntil(lambda: session.state.phase is State.RUNNING, timeout=10_000)
+
+
+def test_letters_in_the_address_line_are_letters(qtbot, window, session):
+    window.address.unfold()
+    before = session.state
+    qtbot.keyClicks(window.address.line, "sblrf 1234.,")
+    assert window.address.line.text() == "sblrf 1234.,"
+    assert session.state.boxes == before.boxes
+    assert session.state.problem is None
+    qtbot.keyClick(window.address.line, Qt.Key.Key_Escape)
+    assert not window.address.isVisible()
+    assert window.address.line.text() == ""
+
+
+@pytest.mark.parametrize(("key", "boxes"), [("Ctrl+C", False), ("Ctrl+Shift+C", True)])
+def test_ctrl_c_copies_the_full_size_picture(qtbot, playing, session, key, boxes):
+    session.pause()
+    qtbot.waitUntil(lambda: session.state.phase is State.PAUSED)
+    press(qtbot, playing, key)
+    image = QGuiApplication.clipboard().image()
+    assert (image.width(), image.height()) == (320, 240)
+    rgb = session.shown.frame.rgb
+    corner = image.pixelColor(20, 100)  # on the left edge of the person's box
+    assert ((corner.red(), corner.green(), corner.blue()) == tuple(rgb[100, 20])) is not boxes
+
+
+@pytest.mark.parametrize("key", ["?", "F1"])
+def test_the_sheet_of_keys(qtbot, window, key):
+    press(qtbot, window, key)
+    assert window.keys_sheet.isVisible()
+    words = [label.text() for label in window.keys_sheet.findChildren(QLabel)]
+    assert "Play / pause" in words
+    assert "Space" in words
+    press(qtbot, window, "Esc")
+    assert not window.keys_sheet.isVisible()
+
+
+def test_every_command_with_a_key_is_in_a_menu_or_does_the_same_as_one(window):
+    in_menus = {a for menu in window.menuBar().actions() for a in menu.menu().actions()}
+    unseen = {a.text() for a in window.actions_by_name if a.shortcuts() and a not in in_menus}
+    assert unseen == {"Leave fullscreen"}
+
+
+def test_no_key_has_two_meanings(window):
+    keys = [key.toString() for action in window.actions_by_name for key in action.shortcuts()]
+    assert len(keys) == len(set(keys))
+
+
+# Controls
+
+
+def test_model_buttons_show_what_is_there(qtbot, make_window, make_session, loader):
+    loader.missing |= {"x"}
+    session = make_session()
+    window = make_window(session)
+    qtbot.waitUntil(lambda: window.model.buttons["x"].property("missing") is True)
+    assert "no weights on this computer yet" in window.model.buttons["x"].toolTip()
+    assert "Ready here: N, M, L" in window.model.buttons["x"].toolTip()
+    assert window.model.buttons["n"].property("missing") is False
+
+
+def test_click_on_a_model_switches_while_the_picture_goes_on(qtbot, playing, session, loader):
+    loader.gate.clear()
+    qtbot.mouseClick(playing.model.buttons["m"], Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: playing.model.buttons["m"].property("loading") is True)
+    assert playing.stats.model.text() == "Switching to M …"
+    shown = session.shown.number
+    qtbot.waitUntil(lambda: session.shown.number > shown + 5)
+    loader.gate.set()
+    qtbot.waitUntil(lambda: playing.stats.model.text() == "M · openvino · cpu · fp32")
+    assert playing.model.buttons["m"].property("loading") is False
+
+
+def test_failed_switch_puts_the_button_back(qtbot, playing, session, loader):
+    loader.missing.add("x")
+    qtbot.mouseClick(playing.model.buttons["x"], Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: playing.errors.isVisible())
+    assert playing.model.buttons["n"].isChecked()
+    assert not playing.model.buttons["x"].isChecked()
+    assert session.state.running.model_id == "n"
+
+
+def test_score_slider_acts_at_once_also_while_paused(qtbot, playing, session, loader):
+    session.pause()
+    qtbot.waitUntil(lambda: session.state.phase is State.PAUSED)
+    before = _grab(playing)
+    inferences = loader.loaded[0].frames
+    playing.display.slider.setValue(95)
+    assert session.state.conf == 0.95
+    qtbot.waitUntil(lambda: _grab(playing) != before)
+    assert loader.loaded[0].frames == inferences
+    session.set_conf(0.5)
+    qtbot.waitUntil(lambda: playing.display.slider.value() == 50)
+    qtbot.waitUntil(lambda: _grab(playing) == before)
+
+
+def _grab(window):
+    return window.view.grab().toImage()
+
+
+@pytest.mark.parametrize("name", ["boxes", "labels"])
+def test_display_buttons(qtbot, window, session, name):
+    qtbot.mouseClick(window.display.buttons[name], Qt.MouseButton.LeftButton)
+    assert getattr(session.state, name) is False
+    session.show(**{name: True})
+    qtbot.waitUntil(lambda: window.display.buttons[name].isChecked())
+
+
+def test_record_and_snapshot_without_a_source_are_sentences(qtbot, window):
+    qtbot.mouseClick(window.recording.record, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: window.errors.isVisible())
+    assert window.errors.sentence.text() == "There is nothing to record yet: open a source first."
+    assert not window.recording.record.isChecked()
+    qtbot.mouseClick(window.recording.snapshot, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: window.errors.sentence.text().startswith("There is no picture"))
+
+
+def test_transport_buttons(qtbot, playing, session):
+    buttons = playing.timeline.buttons
+    qtbot.mouseClick(buttons["play"], Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: session.state.phase is State.PAUSED)
+    qtbot.mouseClick(buttons["stop"], Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: session.state.phase is State.IDLE)
+    qtbot.waitUntil(lambda: not buttons["stop"].isEnabled())
+
+
+def test_timeline_click_seeks_and_position_comes_back(qtbot, player, session):
+    slider = player.timeline.slider
+    assert slider.maximum() == 2400
+    assert player.timeline.duration.text() == "00:02.400"
+    qtbot.mouseClick(slider, Qt.MouseButton.LeftButton, pos=QPoint(slider.width() // 2, slider.height() // 2))
+    qtbot.waitUntil(lambda: session.shown.frame.meta.pts_s == pytest.approx(1.2, abs=0.05))
+    qtbot.waitUntil(lambda: slider.value() == round(1000 * session.shown.frame.meta.pts_s))
+
+
+def test_no_timeline_for_a_live_source(qtbot, playing):
+    assert not playing.timeline.slider.isVisible()
+    assert playing.timeline.name.text().startswith("test pattern")
+
+
+def test_class_list_filters_and_counts(qtbot, playing, session):
+    session.set_side_panel(True)
+    session.set_conf(0.05)
+    qtbot.waitUntil(lambda: playing.classes.isVisible())
+    rows = playing.classes.list
+    qtbot.waitUntil(lambda: [rows.item(i).text() for i in range(3)] == ["person   1", "dog   1", "car   1"])
+    rows.item(1).setCheckState(Qt.CheckState.Unchecked)
+    assert session.state.shown_classes == {"person", "car"}
+    playing.classes.none_button.click()
+    assert session.state.shown_classes == frozenset()
+    qtbot.waitUntil(lambda: rows.item(0).checkState() is Qt.CheckState.Unchecked)
+    playing.classes.all_button.click()
+    assert session.state.shown_classes is None
+    playing.classes.search.setText("CA")
+    assert [rows.item(i).isHidden() for i in range(3)] == [True, True, False]
+
+
+@pytest.mark.parametrize(("choice", "tokens"), [("dark", DARK), ("light", LIGHT)])
+def test_theme_menu(qtbot, window, session, choice, tokens):
+    session.set_theme("light" if choice == "dark" else "dark")
+    window.actions_by_name[f"theme_{choice}"].trigger()
+    assert session.state.theme == choice
+    qtbot.waitUntil(lambda: window.theme.tokens is tokens)
+    assert window.view.grab().toImage().pixelColor(5, 5) == QColor(tokens.stage)
+    assert window.actions_by_name[f"theme_{choice}"].isChecked()
+
+
+def test_source_menu_lists_recents_as_plain_text(qtbot, window, session, tmp_path):
+    odd = tmp_path / "a & <b>bold<b> name.mp4"
+    session.open_source(odd)
+    qtbot.waitUntil(lambda: bool(window.source.recents_menu.actions()))
+    (action,) = window.source.recents_menu.actions()
+    assert action.text() == "a && <b>bold<b> name.mp4"
+    qtbot.waitUntil(lambda: session.state.problem is not None)
+    session.dismiss_problem()
+    action.trigger()
+    qtbot.waitUntil(lambda: session.state.problem is not None)
+
+
+def test_source_menu_lists_cameras_when_it_opens(qtbot, window, monkeypatch):
+    class Camera:
+        id, name = "usb-1", "Desk <camera>"
+
+    monkeypatch.setattr("ledetr_app.session.list_cameras", lambda: [Camera])
+    window.source.menu_of_sources.aboutToShow.emit()
+    qtbot.waitUntil(lambda: [a.text() for a in window.source.cameras_menu.actions()] == ["Desk <camera>"])
+
+
+def test_test_pattern_from_the_empty_window(qtbot, window, session):
+    (button,) = [b for b in window.empty.buttons if b.text() == "Test pattern"]
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: session.shown is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: not window.empty.isVisible())
+
+
+# Drag and drop
+
+
+def _drop(window, data):
+    where, action, button = QPoint(10, 10), Qt.DropAction.CopyAction, Qt.MouseButton.LeftButton
+    enter = QDragEnterEvent(where, action, data, button, Qt.KeyboardModifier.NoModifier)
+    window.dragEnterEvent(enter)
+    if enter.isAccepted():
+        assert window.view.drop_welcome
+        window.dropEvent(QDropEvent(QPointF(where), action, data, button, Qt.KeyboardModifier.NoModifier))
+    assert not window.view.drop_welcome
+    return enter.isAccepted()
+
+
+def test_drop_a_file(qtbot, window, session, clip):
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(clip))])
+    assert _drop(window, data)
+    qtbot.waitUntil(lambda: session.state.source is not None, timeout=10_000)
+    assert session.state.source.display_name == "clip.mp4"
+
+
+def test_drop_an_address_as_text(qtbot, window, session):
+    data = QMimeData()
+    data.setText(PATTERN)
+    assert _drop(window, data)
+    qtbot.waitUntil(lambda: session.state.phase is State.RUNNING, timeout=10_000)
+
+
+def test_drop_weights(qtbot, window, session, tmp_path):
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(tmp_path / "mine.safetensors"))])
+    assert _drop(window, data)
+    assert session.state.loading == str(tmp_path / "mine.safetensors")
+
+
+@pytest.mark.parametrize("text", ["", "two\nlines"])
+def test_drop_of_nothing_useful_is_refused(window, text):
+    data = QMimeData()
+    data.setText(text)
+    assert not _drop(window, data)
+
+
+# States and words
+
+
+def test_error_bar_shows_plain_text_and_closes(qtbot, window, session):
+    session._change(problem=Problem("Cannot open '<b>x</b>': no such file.", "Traceback <i>…</i>"))
+    qtbot.waitUntil(lambda: window.errors.isVisible())
+    assert window.errors.sentence.text() == "Cannot open '<b>x</b>': no such file."
+    assert window.errors.sentence.textFormat() is Qt.TextFormat.PlainText
+    assert not window.errors.details.isVisible()
+    qtbot.mouseClick(window.errors.details_button, Qt.MouseButton.LeftButton)
+    assert window.errors.details.isVisible()
+    assert window.errors.details.toPlainText() == "Traceback <i>…</i>"
+    qtbot.mouseClick(window.errors.close_button, Qt.MouseButton.LeftButton)
+    assert session.state.problem is None
+    qtbot.waitUntil(lambda: not window.errors.isVisible())
+
+
+def test_missing_file_is_a_sentence_in_the_bar(qtbot, window, session, tmp_path):
+    session.open_source(tmp_path / "gone.mp4")
+    qtbot.waitUntil(lambda: window.errors.isVisible())
+    assert "gone.mp4" in window.errors.sentence.text()
+    qtbot.waitUntil(lambda: window.empty.isVisible())
+    assert window.windowTitle() == "Le-DETR"
+
+
+def test_toast_has_plain_text(qtbot, window, session, tmp_path):
+    session._change(toast=Toast("Saved <b>a</b>.png", tmp_path / "a.png", 1))
+    qtbot.waitUntil(lambda: window.toast.isVisible())
+    assert window.toast.text.textFormat() is Qt.TextFormat.PlainText
+    assert window.toast.show_button.isVisible()
+
+
+def test_status_bar_tells_mode_model_and_rates(qtbot, playing, session):
+    assert playing.stats.mode.text() == "Live · latest frame"
+    assert playing.stats.model.text() == "N · openvino · cpu · fp32"
+    playing.stats.refresh_numbers()
+    assert playing.stats.readouts["fps"].text().endswith(" fps")
+    qtbot.waitUntil(lambda: playing.stats.readouts["age"].text().endswith(" ms"))
+    session.pause()
+    qtbot.waitUntil(lambda: playing.stats.mode.text() == "Paused")
+
+
+def test_random_weights_are_said_in_picture_and_bar(qtbot, window, session, loader):
+    session._on_loaded("n", _random(loader("n")))
+    session.open_source(PATTERN)
+    qtbot.waitUntil(lambda: session.shown is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: window.stats.random.isVisible())
+    assert window.stats.random.text() == "random weights"
+    assert window.view.words == ["Random weights: these boxes mean nothing"]
+
+
+def _random(detector):
+    detector.random_weights = True
+    return detector
+
+
+def test_a_lost_source_dims_the_last_picture_and_says_since_when(qtbot, playing, session):
+    session.pause()
+    qtbot.waitUntil(lambda: session.state.phase is State.PAUSED)
+    middle = playing.view.picture_rect.center().toPoint() + QPoint(0, 80)
+    before = _grab(playing).pixelColor(middle)
+    session._change(loss=Loss(session.clock.now_ns() - 12_000_000_000, attempt=5))
+    qtbot.waitUntil(lambda: playing.view.words == ["Lost 00:12 ago, trying again (5)"])
+    after = _grab(playing).pixelColor(middle)
+    assert after.lightness() < 0.6 * before.lightness()
+    assert playing.stats.mode.text() == "Source lost"
+
+
+def test_title_names_the_source(qtbot, player):
+    qtbot.waitUntil(lambda: player.windowTitle() == "clip.mp4 – Le-DETR")
+
+
+# Everywhere
+
+
+def test_every_control_has_an_accessible_name(window):
+    controls = [
+        w for kind in (QAbstractButton, QAbstractSlider, QLineEdit, QListWidget) for w in window.findChildren(kind)
+    ]
+    nameless = [
+        w
+        for w in controls
+        if not w.accessibleName() and not (isinstance(w, QAbstractButton) and w.text())
+        # Parts that Qt itself puts into a menu bar, a line with a clear button, a scroll area.
+        and not w.objectName().startswith("qt_") and not isinstance(w.parent(), QLineEdit | QListWidget)
+        and type(w).__name__ != "QScrollBar"
+    ]  # fmt: skip
+    assert nameless == []
+
+
+def test_everything_can_be_reached_with_tab(window):
+    buttons = [b for b in window.findChildren(QAbstractButton) if not b.objectName().startswith("qt_")]
+    unreachable = [b.accessibleName() or b.text() for b in buttons if not b.focusPolicy() & Qt.FocusPolicy.TabFocus]
+    assert unreachable == [""] * len(unreachable)  # the clear button inside a search line
+
+
+def test_space_on_a_focused_button_presses_it(qtbot, playing, session):
+    button = playing.display.buttons["labels"]
+    button.setFocus(Qt.FocusReason.TabFocusReason)
+    qtbot.keyClick(button, Qt.Key.Key_Space)
+    assert session.state.labels is False
+    assert session.state.phase is State.RUNNING
+
+
+@pytest.mark.parametrize("size", [(960, 600), (1280, 800), (1920, 1080)])
+def test_nothing_is_cut_off(qtbot, playing, size):
+    playing.resize(*size)
+    qtbot.waitUntil(lambda: playing.width() == size[0])
+    for part in (playing.source, playing.recording, playing.model, playing.display, playing.timeline, playing.stats):
+        assert part.width() >= part.minimumSizeHint().width()
+        right = part.mapTo(playing, QPoint(part.width(), 0)).x()
+        assert right <= size[0]
+
+
+def test_geometry_is_remembered_on_close(qtbot, window, session):
+    window.setGeometry(30, 40, 1000, 650)
+    window.close()
+    assert session.settings.geometry == (30, 40, 1000, 650)
+
+
+@pytest.mark.parametrize("what", ["empty", "opening", "playing", "paused", "recording", "fullscreen", "loading"])
+def test_close_in_every_state(qtbot, window, session, loader, what):
+    """The fixtures assert that no thread is left and that Qt has nothing to complain about."""
+    if what != "empty":
+        session.start(source=PATTERN)
+    if what not in ("empty", "opening"):
+        qtbot.waitUntil(lambda: session.state.running is not None and session.shown is not None, timeout=10_000)
+    if what == "paused":
+        session.pause()
+    if what == "recording":
+        session.toggle_recording()
+        qtbot.waitUntil(lambda: session.state.recording is not None)
+    if what == "fullscreen":
+        window.toggle_fullscreen()
+    if what == "loading":
+        session.set_model("x")
+    window.close()
+    assert not window.isVisible()
+    assert session.close() == []
+
+
+def test_dropping_a_folder_opens_its_pictures(qtbot, window, session, tmp_path):
+    import cv2
+    import numpy as np
+
+    folder = tmp_path / "pictures of today"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), np.zeros((48, 64, 3), np.uint8))
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(folder))])
+    assert _drop(window, data)
+    qtbot.waitUntil(lambda: session.shown is not None, timeout=10_000)
+    assert Path(session.state.recents[0]) == folder
