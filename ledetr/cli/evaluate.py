@@ -1,8 +1,7 @@
 """`ledetr eval`: COCO average precision of a model, or of a file of predictions."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -10,9 +9,9 @@ from rich.table import Table
 
 from ledetr.cli.one_document import one_document
 from ledetr.cli.progress import counted
-from ledetr.coco_file import CocoSet, read_coco
+from ledetr.coco_file import read_coco
 from ledetr.detector import Detector
-from ledetr.evaluation import CocoRow, Scores, detect_all, read_predictions, score
+from ledetr.evaluation import Scores, detect_all, read_predictions, score
 
 
 def evaluate(
@@ -42,7 +41,8 @@ def evaluate(
         data_set = read_coco(data, images)
         data_set = data_set if limit is None else data_set.first(limit)
         if predictions is not None:
-            name, rows = str(predictions), read_predictions(predictions, data_set)
+            engine: dict[str, Any] = {"model": None, "predictions": str(predictions)}
+            rows = read_predictions(predictions, data_set)
         else:
             with (
                 Detector.load(
@@ -55,23 +55,34 @@ def evaluate(
                 ) as detector,
                 counted("pictures", len(data_set.pictures), quiet=quiet) as progress,
             ):
-                name, rows = _describe(detector), _rows(detector, data_set, progress)
+                engine = _engine(detector)
+                rows = detect_all(detector, data_set, progress=progress)
         scores = score(data_set, rows, resamples=resamples)
-        document.update(model=name, data=str(data), random_weights=random_weights and predictions is None)
-        document.update(scores.to_json())
+        document.update(data=str(data), **engine, **scores.to_json())
     if not json:
-        _print_tables(scores, name, data)
+        _print_tables(scores, _title(engine), data)
 
 
-def _rows(detector: Detector, data_set: CocoSet, progress: Callable[[int], None]) -> list[CocoRow]:
-    return detect_all(detector, data_set, progress=progress)
-
-
-def _describe(detector: Detector) -> str:
+def _engine(detector: Detector) -> dict[str, Any]:
+    """What was really run, as in the rows of `ledetr bench`."""
     info = detector.info
     height, width = info.input_hw
-    random = ", RANDOM WEIGHTS" if detector.random_weights else ""
-    return f"{detector.model_id} ({info.name}, {info.device}, {info.precision}, {height}x{width}{random})"
+    return {
+        "model": detector.model_id,
+        "backend": info.name,
+        "device": info.device,
+        "precision": info.precision,
+        "imgsz": height if height == width else [height, width],
+        "random_weights": detector.random_weights,
+    }
+
+
+def _title(engine: dict[str, Any]) -> str:
+    if engine["model"] is None:
+        return str(engine["predictions"])
+    random = ", RANDOM WEIGHTS" if engine["random_weights"] else ""
+    words = ", ".join(str(engine[key]) for key in ("backend", "device", "precision", "imgsz"))
+    return f"{engine['model']} ({words}{random})"
 
 
 def _print_tables(scores: Scores, name: str, data: Path) -> None:

@@ -1,6 +1,7 @@
 """Average precision: hand-worked cases, the same figures from another implementation, and a plain bootstrap."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,38 @@ def test_faster_coco_eval_agrees(tmp_path: Path) -> None:
         ours = score(read_coco(path), rows, resamples=0).figures
         theirs = [None if v < 0 else float(v) for v in evaluator.stats[:12]]
         assert list(ours.values()) == pytest.approx(theirs, abs=SAME), f"{seed = }"
+
+
+def test_on_real_boxes_both_implementations_agree() -> None:
+    """Boxes of 240 pictures, moved a little, some lost, some invented; crowds and every class among them."""
+    other = pytest.importorskip("faster_coco_eval")
+    path = Path(__file__).parents[2] / "../shared/data/coco_val_dev.json"
+    if not path.exists():
+        pytest.skip("no ../shared/data/coco_val_dev.json beside the repository")
+    data, rng = read_coco(path), np.random.default_rng(0)
+    rows = [
+        CocoRow(t.image_id, int(rng.choice([t.category_id, 1], p=[0.8, 0.2])), moved(t.bbox, rng), float(rng.random()))
+        for t in data.truths
+        if rng.random() < 0.7
+    ]
+    truth = other.COCO(str(path))
+    evaluator = other.COCOeval_faster(
+        truth, truth.loadRes([{**asdict(row), "bbox": list(row.bbox)} for row in rows]), "bbox"
+    )
+    evaluator.evaluate()
+    evaluator.accumulate()
+    evaluator.summarize()
+    ours = score(data, rows, resamples=100)
+    assert list(ours.figures.values()) == pytest.approx([float(v) for v in evaluator.stats[:12]], abs=SAME)
+    assert ours.interval is not None and ours.ap is not None
+    assert ours.interval[0] < ours.ap < ours.interval[1]
+    assert len(ours.classes) == 80 and ours.pictures == 240
+
+
+def moved(bbox: tuple[float, ...], rng: np.random.Generator) -> tuple[float, float, float, float]:
+    x, y, w, h = bbox
+    dx, dy, dw, dh = rng.normal(0, 0.08, 4) * [w, h, w, h]
+    return (x + dx, y + dy, max(1.0, w + dw), max(1.0, h + dh))
 
 
 @settings(max_examples=25, deadline=None)

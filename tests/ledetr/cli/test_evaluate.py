@@ -42,6 +42,7 @@ def test_a_model(data: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[s
     document = json.loads(out)
     assert set(document) >= FIGURES | {"schema_version", "model", "data", "ap_interval", "classes", "pictures"}
     assert document["pictures"] == 2 and document["boxes"] == 2
+    assert (document["model"], document["backend"], document["imgsz"]) == ("ledetr_tiny", "torch-cpu", 96)
     assert document["ap"] is not None and document["ap_small"] is None
     assert [(row["name"], row["boxes"]) for row in document["classes"]] == [("person", 2), ("car", 0)]
     assert main([*words, "--limit", "1", "--json", "-q"]) == 0
