@@ -153,7 +153,7 @@ def _source(
         return torch.zeros((1, 3, *input_hw), dtype=torch.uint8)
 
     def export_onnx() -> bytes:
-        from ledetr.export import onnx_bytes
+        from ledetr.backends.onnx_graph import onnx_bytes
 
         return onnx_bytes(build(), input_hw)
 
@@ -262,11 +262,7 @@ def _with_reason(backend: Backend, reason: str) -> Backend:
 def _code_fingerprint() -> str:
     """Hash of the code that makes the graph: a converted copy must not outlive a change of the network's code."""
     package = Path(__file__).parent.parent
-    files = (
-        *sorted((package / "model").glob("*.py")),
-        package / "export.py",
-        *sorted(Path(__file__).parent.glob("*.py")),
-    )
+    files = (*sorted((package / "model").glob("*.py")), *sorted(Path(__file__).parent.glob("*.py")))
     digest = hashlib.sha256(__version__.encode())
     for file in files:
         digest.update(file.read_bytes())

@@ -16,6 +16,8 @@ from ledetr.errors import BackendUnavailable, WeightsError
 PRECISIONS = ("fp32",)
 MODEL_NAME = "model.onnx"
 MAX_FILE_BYTES = 2 * 1024**3  # an ONNX file is one protobuf message, which ends at 2 GiB
+# A tensor kept in another file has an entry with the key "location" (field 1, 8 bytes): that could be any file here.
+SIDE_DATA_MARK = b"\x0a\x08location"
 # ONNX Runtime's own errors share no base but Exception.
 ENGINE_ERRORS = (
     RuntimeError,
@@ -91,7 +93,12 @@ def _open_file(path: Path, threads: int | None) -> Any:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise WeightsError(f"{str(path)!r} is larger than an ONNX file can be")
-        session = _session(path.read_bytes(), threads)
+        content = path.read_bytes()
+        if SIDE_DATA_MARK in content:
+            raise WeightsError(
+                f"{str(path)!r} keeps weights in another file; only ONNX files that stand alone are opened"
+            )
+        session = _session(content, threads)
     except OSError as error:
         raise WeightsError(f"{str(path)!r} cannot be read: {error.strerror}") from error
     except ENGINE_ERRORS as error:
