@@ -33,10 +33,13 @@ def box_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> np.ndarray:
     area_a = np.clip(a_xyxy[:, 2:] - a_xyxy[:, :2], 0, None).prod(-1)
     area_b = np.clip(b_xyxy[:, 2:] - b_xyxy[:, :2], 0, None).prod(-1)
     union = area_a[:, None] + area_b[None, :] - inter
-    return np.divide(inter, union, out=np.zeros(inter.shape, np.result_type(inter, 1.0)), where=union > 0)
+    iou = np.zeros(inter.shape, np.result_type(inter, 1.0))
+    np.divide(inter, union, out=iou, where=union > 0)
+    return iou
 
 
 def clip_xyxy(boxes_xyxy: np.ndarray, width: int, height: int) -> np.ndarray:
     """Boxes cut to the picture 0..width, 0..height."""
     limit = np.array([width, height, width, height], dtype=boxes_xyxy.dtype)
-    return np.clip(boxes_xyxy, 0, limit)
+    clipped: np.ndarray = np.clip(boxes_xyxy, 0, limit)
+    return clipped

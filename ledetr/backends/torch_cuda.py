@@ -41,7 +41,7 @@ class TorchCudaBackend:
         self._graphs: dict[int, _Captured] = {}
         self._model: torch.nn.Module | None = None
         try:
-            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            self._stream = torch.cuda.Stream(self._device)
             model = lower_precision(source.build(), self._dtype).to(self._device)
             self._model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self._graphs[1] = self._capture(1)

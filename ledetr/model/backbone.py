@@ -5,7 +5,6 @@ Both give the maps at strides 8, 16 and 32 of an input (B, 3, H, W), H and W mul
 
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from ledetr.model.config import EfficientNatConfig, LiteNatConfig
@@ -71,7 +70,9 @@ class EfficientNat(nn.Module):
                 FusedMBConv(widths[i - 1], widths[i], stride=2, expand=config.down_expand[i - 1], act="gelu")
             ]
             blocks += [
-                FusedMBConv(widths[i], widths[i], stride=1, expand=config.block_expand[i - 1], act="gelu", shortcut=True)
+                FusedMBConv(
+                    widths[i], widths[i], stride=1, expand=config.block_expand[i - 1], act="gelu", shortcut=True
+                )
                 for _ in range(depths[i])
             ]
             stages.append(nn.Sequential(*blocks))
@@ -121,8 +122,8 @@ class LiteNat(nn.Module):
 
     def __init__(self, config: LiteNatConfig) -> None:
         super().__init__()
-        norm = {"eps": 1e-3, "momentum": 0.01}
-        self.stem = ConvNorm(3, config.stem, 3, stride=2, act="relu6", same="tf", **norm)
+        eps, momentum = 1e-3, 0.01
+        self.stem = ConvNorm(3, config.stem, 3, stride=2, act="relu6", same="tf", eps=eps, momentum=momentum)
         self.outputs = config.outputs
         width, stages = config.stem, []
         for blocks, kernel, stride, expand, out in config.stages:
@@ -139,14 +140,13 @@ class LiteNat(nn.Module):
                         style="normed",
                         shortcut=i > 0,
                         same="tf",
-                        **norm,
+                        eps=eps,
+                        momentum=momentum,
                     )
                 )
                 width = out
             stages.append(stage)
-        mixer = NeighborhoodMixer(
-            width, heads=config.na_heads, kernel=config.na_kernel, dilation=config.na_dilation
-        )
+        mixer = NeighborhoodMixer(width, heads=config.na_heads, kernel=config.na_kernel, dilation=config.na_dilation)
         stages[-1].insert(len(stages[-1]) - 1, mixer)
         self.stages = nn.ModuleList(nn.Sequential(*stage) for stage in stages)
         self.widths = tuple(config.stages[i][4] for i in config.outputs)
@@ -193,5 +193,3 @@ def freeze_norms(module: nn.Module) -> None:
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.eval()
             layer.requires_grad_(False)
-
-

@@ -51,7 +51,7 @@ class LiteNatConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Hybrid encoder. fuse "csp_rep": RT-DETR's three-level layout by concatenation; "elan_sum": N's two levels by sums.
+    """Hybrid encoder. fuse "csp_rep": RT-DETR's three levels by concatenation; "elan_sum": N's two by sums.
 
     naifi: "na1d" slides over the flattened row-major sequence, "na2d" over the map, "full" is plain AIFI.
     Kernel 63 of table 6 does not fit a 20 x 20 map in two dimensions, so it is read as one-dimensional.

@@ -8,7 +8,7 @@ Legend: B batch, Q queries, C classes, D channels, N positions of all levels, L 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -40,7 +40,7 @@ def _anchor_table(shapes: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.n
         side = np.full_like(x, ANCHOR_SIDE * 2.0**level)
         levels.append(np.stack([x, y, side, side], -1).reshape(-1, 4))
     anchors = np.concatenate(levels).astype(np.float32)
-    valid = ((anchors > ANCHOR_MARGIN) & (anchors < 1 - ANCHOR_MARGIN)).all(-1)
+    valid = np.asarray(((anchors > ANCHOR_MARGIN) & (anchors < 1 - ANCHOR_MARGIN)).all(-1))
     return anchors, valid
 
 
@@ -157,8 +157,7 @@ class DecoderLayer(nn.Module):
             self.feed_forward: nn.Module = SwiGlu(config.dim, config.ffn)
         else:
             self.feed_forward = Mlp(config.dim, config.ffn, config.dim, layers=2, act="silu")
-            for linear in self.feed_forward.layers:
-                nn.init.xavier_uniform_(linear.weight)
+            _spread(self.feed_forward.layers)
         self.norm3 = _build_norm(config)
 
     def forward(
@@ -190,6 +189,13 @@ class QualityEstimate(nn.Module):
         return logits + self.mlp(features.to(corners.dtype))
 
 
+def _spread(modules: nn.Sequential | nn.ModuleList) -> None:
+    """Xavier weights for the linear layers among them."""
+    for module in modules:
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+
+
 def _zero_last(mlp: Mlp) -> None:
     last = mlp.layers[-1]
     assert isinstance(last, nn.Linear)
@@ -207,12 +213,11 @@ class Decoder(nn.Module):
         self.select: nn.Module = nn.Identity()
         if config.select_projection:
             self.select = nn.Sequential(nn.Linear(dim, dim), nn.LayerNorm(dim))
-            nn.init.xavier_uniform_(self.select[0].weight)
+            _spread(self.select)
         self.encoder_score = nn.Linear(dim, config.classes)
         self.encoder_box = Mlp(dim, dim, 4, layers=3, act="silu")
         self.position = Mlp(4, config.position_hidden, dim, layers=config.position_layers, act="silu")
-        for linear in self.position.layers:
-            nn.init.xavier_uniform_(linear.weight)
+        _spread(self.position.layers)
         self.denoising_embedding = nn.Embedding(config.classes + 1, dim, padding_idx=config.classes)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
         self.initial_box = Mlp(dim, dim, 4, layers=3, act="silu")
@@ -297,22 +302,24 @@ class Decoder(nn.Module):
         logits = self.quality[last](self.scores[last](content), corners, self.config.reg_max + 1)
         return logits.float(), boxes
 
-    def _layer_steps(self, x, reference, memory, shapes, mask):  # type: ignore[no-untyped-def]
+    def _layer_steps(
+        self, x: Tensor, reference: Tensor, memory: Tensor, shapes: Sequence[tuple[int, int]], mask: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
         """After each layer: content, initial boxes with gradient, edge logits, boxes, initial boxes detached."""
         previous_corners: Tensor | float = 0.0
         previous_x: Tensor | float = 0.0
-        position = initial = initial_fixed = None
+        position: Tensor | None = None
+        initial: Tensor | None = None
         for i, layer in enumerate(self.layers):
             if position is None or self.config.position_each_layer:
                 position = self.position(reference.to(x.dtype)).clamp(-10, 10)
             x = layer(x, position, reference, memory, shapes, mask)
             if initial is None:
                 initial = (self.initial_box(x).float() + inverse_sigmoid(reference)).sigmoid()
-                initial_fixed = initial.detach()
             head = self.corners[0 if self.config.shared_box_head else i]
             corners = head(x + previous_x) + previous_corners
-            boxes = distance_to_box(initial_fixed, self._distances(corners), self.config.reg_scale)
-            yield x, initial, corners, boxes, initial_fixed
+            boxes = distance_to_box(initial.detach(), self._distances(corners), self.config.reg_scale)
+            yield x, initial, corners, boxes, initial.detach()
             previous_corners, previous_x, reference = corners, x.detach(), boxes.detach()
 
     def _distances(self, corners: Tensor) -> Tensor:
@@ -333,7 +340,8 @@ class Decoder(nn.Module):
         logits, boxes, corners = [], [], []
         pre_logits = initial = fixed = None
         steps = self._layer_steps(x, reference, memory, shapes, mask)
-        for i, (content, initial, edge, box, fixed) in enumerate(steps):
+        for i, (content, with_gradient, edge, box, detached) in enumerate(steps):
+            initial, fixed = with_gradient, detached
             scores = self.scores[i](content)
             pre_logits = scores if pre_logits is None else pre_logits
             logits.append(self.quality[i](scores, edge, self.config.reg_max + 1).float())

@@ -102,7 +102,7 @@ class SplitBottleneck(nn.Module):
 
 
 class Elan(nn.Module):
-    """Aggregation block of N (shapes of DEIMv2's RepNCSPELAN4): the input's halves and two stages of deeper features."""
+    """Aggregation block of N (shapes of DEIMv2's RepNCSPELAN4): the input's halves and two deeper stages."""
 
     def __init__(self, dim: int, *, inner: int) -> None:
         super().__init__()

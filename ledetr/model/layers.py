@@ -1,6 +1,7 @@
 """Small building blocks: convolution with BatchNorm, inverted bottlenecks, MLP, RMSNorm, and how each is folded."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -182,7 +183,7 @@ class Mlp(nn.Module):
     def __init__(self, inp: int, hidden: int, out: int, *, layers: int, act: Act) -> None:
         super().__init__()
         widths = [inp, *[hidden] * (layers - 1), out]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.act = build_act(act)
 
     def forward(self, x: Tensor) -> Tensor:

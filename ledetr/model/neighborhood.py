@@ -78,9 +78,7 @@ def _additive(table: np.ndarray, like: Tensor) -> Tensor:
     return torch.from_numpy(np.where(table, 0.0, MASKED).astype(np.float32)).to(like.device, like.dtype)
 
 
-def _dense(
-    q: Tensor, k: Tensor, v: Tensor, size_hw: tuple[int, int], kernel: tuple[int, int], dilation: int
-) -> Tensor:
+def _dense(q: Tensor, k: Tensor, v: Tensor, size_hw: tuple[int, int], kernel: tuple[int, int], dilation: int) -> Tensor:
     table = _dense_table(size_hw, kernel, dilation)
     mask = None if table is None else _additive(table, q)
     out = F.scaled_dot_product_attention(q.flatten(2, 3), k.flatten(2, 3), v.flatten(2, 3), attn_mask=mask)
@@ -118,9 +116,7 @@ def _tile_plan(
     return (sides[0], sides[1]), (keys[0], keys[1]), None if mask.all() else mask
 
 
-def _tiled(
-    q: Tensor, k: Tensor, v: Tensor, size_hw: tuple[int, int], kernel: tuple[int, int], dilation: int
-) -> Tensor:
+def _tiled(q: Tensor, k: Tensor, v: Tensor, size_hw: tuple[int, int], kernel: tuple[int, int], dilation: int) -> Tensor:
     plan = _tile_plan(size_hw, kernel)
     if dilation != 1 or plan is None:
         raise ValueError(f"no tiled route for a {size_hw[0]}x{size_hw[1]} map at dilation {dilation}")
@@ -216,9 +212,7 @@ class NeighborhoodAttention(nn.Module):
         def heads_first(t: Tensor) -> Tensor:
             return t.reshape(batch, *grid, self.heads, dim // self.heads).permute(0, 3, 1, 2, 4)
 
-        kernel = (
-            (self.kernel or grid[0], self.kernel or grid[1]) if self.over == "map" else (1, self.kernel or grid[1])
-        )
+        kernel = (self.kernel or grid[0], self.kernel or grid[1]) if self.over == "map" else (1, self.kernel or grid[1])
         out = neighborhood_attention(
             heads_first(q), heads_first(k), heads_first(v), kernel=kernel, dilation=self.dilation, route=self.route
         )
