@@ -130,4 +130,4 @@ def _save_folder(path: Path, arrays: dict[str, np.ndarray]) -> None:
     part.mkdir(parents=True)
     for name, array in arrays.items():
         np.save(part / f"{name}.npy", array)
-    os.replace(part, path)
+    part.replace(path)

@@ -144,8 +144,8 @@ def card(info: WeightsInfo, scores: Scores, at_640: Scores, point: Operating) ->
             line(f"{info.input_hw[0]} px (default)", scores),
             line("640 px", at_640),
             "",
-            f"Default score threshold {point.threshold:.3f}: best F1 on the tune split (precision {point.precision:.2f}, "
-            f"recall {point.recall:.2f}, at IoU 0.5).",
+            f"Default score threshold {point.threshold:.3f}: best F1 on the tune split "
+            f"(precision {point.precision:.2f}, recall {point.recall:.2f}, at IoU 0.5).",
             "",
         ]
     )

@@ -27,8 +27,8 @@ def test_decoder_and_fusion_compute_what_the_public_onnx_file_computes() -> None
     onnxruntime = pytest.importorskip("onnxruntime")
     from safetensors.torch import load_file
 
-    from training.data.views import read_rgb
     from training.data.coco import load_unlabelled
+    from training.data.views import read_rgb
 
     projected = "/model/encoder/input_proj.0/conv/Conv_output_0"
     graph = onnx.load(ONNX)

@@ -36,9 +36,11 @@ def test_n_is_small() -> None:
     assert deploy.gflops < count.gflops < 8
 
 
-@pytest.mark.parametrize(("scale", "params_m", "gflops"), [("m", 33.477, 111.8), ("l", 40.891, 120.3), ("x", 44.543, 192.8)])
+@pytest.mark.parametrize(
+    ("scale", "params_m", "gflops"), [("m", 33.477, 111.8), ("l", 40.891, 120.3), ("x", 44.543, 192.8)]
+)
 def test_deployed_form_with_six_layers(scale: str, params_m: float, gflops: float) -> None:
-    """Hand count of the specification: 33.498, 40.911 and 44.564 with the denoising embedding (81 x 256), which goes."""
+    """By hand: 33.498, 40.911 and 44.564 with the denoising embedding (81 x 256), which goes."""
     count = count_deploy(VARIANTS[scale](), layers=6)
     assert count.params_m == pytest.approx(params_m, abs=0.001)
     assert count.gflops == pytest.approx(gflops, abs=0.2)

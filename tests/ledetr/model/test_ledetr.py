@@ -30,7 +30,8 @@ def randomised(config: ModelConfig, seed: int = 0) -> LeDetr:
 
 
 def pixels(batch: int, height: int, width: int) -> Tensor:
-    return torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
 def sorted_rows(logits: Tensor, boxes: Tensor) -> Tensor:
@@ -154,7 +155,8 @@ def test_every_parameter_learns() -> None:
         assert outputs.denoising is not None
         parts = [outputs.encoder_logits, outputs.encoder_boxes_cxcywh]
         for queries in (outputs.matching, outputs.denoising):
-            parts += [queries.logits, queries.boxes_cxcywh, queries.corners, queries.pre_logits, queries.pre_boxes_cxcywh]
+            parts += [queries.logits, queries.boxes_cxcywh, queries.corners]
+            parts += [queries.pre_logits, queries.pre_boxes_cxcywh]
         sum((p.float() * torch.randn_like(p.float())).sum() for p in parts).backward()  # type: ignore[union-attr]
         silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
         assert silent == []

@@ -47,9 +47,7 @@ def random_maps(*shape: int) -> list[Tensor]:
     return [torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(3)]
 
 
-@given(
-    length=st.integers(1, 40), kernel=st.integers(1, 50), dilation=st.integers(1, 4), position=st.integers(0, 39)
-)
+@given(length=st.integers(1, 40), kernel=st.integers(1, 50), dilation=st.integers(1, 4), position=st.integers(0, 39))
 def test_neighbors_follow_the_definition(length: int, kernel: int, dilation: int, position: int) -> None:
     position %= length
     assert list(neighbors(position, length, kernel, dilation)) == window_by_definition(
