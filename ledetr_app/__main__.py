@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     left_behind = session.close()
     if left_behind:
         logging.getLogger("ledetr_app").warning("left behind, still busy: %s", ", ".join(left_behind))
+        logging.shutdown()
+        # Everything of ours is written and closed. A thread inside a driver or an engine would crash Python's own end.
+        os._exit(code)
     return code
 
 

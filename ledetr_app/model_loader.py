@@ -6,6 +6,12 @@ import threading
 from collections.abc import Callable
 
 from ledetr.chain.pipeline import FrameDetector
+from ledetr.errors import WeightsError
+
+
+class NoWeightsHere(WeightsError):
+    """This scale has no weights on this computer: no fault, and the sentence says where they belong."""
+
 
 LoadDetector = Callable[[str], FrameDetector]
 

@@ -1,5 +1,6 @@
 """The one way to a file in assets/, from a checkout or an installed wheel."""
 
+from functools import cache
 from pathlib import Path
 
 import ledetr
@@ -23,6 +24,7 @@ def sample_clip() -> Path | None:
     return next((root / "sample.mp4" for root in _ROOTS if (root / "sample.mp4").exists()), None)
 
 
+@cache
 def icon_svg(name: str) -> str:
     """Text of one of our icons; strokes are "currentColor"."""
     return asset(f"icons/{name}.svg").read_text(encoding="utf-8")

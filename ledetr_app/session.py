@@ -7,12 +7,15 @@ weights), "model loader" (short-lived), and those of the pipeline.
 
 from __future__ import annotations
 
+import logging
 import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import ledetr
 from ledetr.chain.camera import list_cameras
@@ -37,15 +40,18 @@ from ledetr.chain.pipeline import (
 from ledetr.chain.recording import RecordingStatus
 from ledetr.chain.sources import FolderSpec, ImageSpec, ListSpec, SourceSpec, UrlSpec, VideoSpec, mask_url, parse_source
 from ledetr.detections import Detections
-from ledetr.errors import LeDetrError, WeightsError
+from ledetr.errors import LeDetrError
 from ledetr.weights_file import find_weights, search_folders
-from ledetr_app.model_loader import ModelLoader
+from ledetr_app.model_loader import ModelLoader, NoWeightsHere
 from ledetr_app.pictures import output_path, save_snapshot
 from ledetr_app.settings import MAX_RECENTS, LoadedSettings, Settings, load_settings, save_settings
 from ledetr_app.state import Loss, Problem, RunningModel, SessionState, Toast
 from ledetr_app.worker import Worker
 
+log = logging.getLogger("ledetr_app")
+
 CONF_RANGE = (0.05, 0.95)
+SPEEDS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0)
 STOP_LIMIT_S = 5.0
 
 
@@ -138,6 +144,17 @@ class Session:
         if shown is not None:
             self.seek(shown.frame.meta.pts_s + seconds)
 
+    def set_speed(self, speed: float) -> None:
+        """Play files slower or faster, 0.25 to 4 times; kept for the next file."""
+        speed = min(max(speed, SPEEDS[0]), SPEEDS[-1])
+        self._change(speed=speed)
+        self._control.submit(lambda: self.pipeline.set_speed(speed), newest_of="speed")
+
+    def change_speed(self, steps: int) -> None:
+        """To the next speed up (1) or down (-1)."""
+        nearest = min(range(len(SPEEDS)), key=lambda i: abs(SPEEDS[i] - self.state.speed))
+        self.set_speed(SPEEDS[min(max(nearest + steps, 0), len(SPEEDS) - 1)])
+
     def step(self, frames: int) -> None:
         """One frame on (1) or back (-1), paused."""
         if self.state.has_source:
@@ -182,19 +199,24 @@ class Session:
         """Unfold or fold the class list."""
         self._change(side_panel=shown)
 
-    def marks(self, result: Result) -> list[Mark]:
-        """What is drawn over that result with the present choices, in its own pixels."""
-        state = self.state
+    def marks(self, result: Result, size_hw: tuple[int, int] | None = None) -> list[Mark]:
+        """What is drawn over that result with the present choices.
+
+        size_hw: of the picture as it is drawn on, by default in its own pixels. A small picture that is shown large
+        gets lines and letters for the large one.
+        """
+        state, meta = self.state, result.frame.meta
         if not state.boxes:
             return []
-        meta = result.frame.meta
+        height, width = size_hw or (meta.height, meta.width)
+        scale_xy = np.array([width / meta.width, height / meta.height], np.float32)
         return marks_of(
-            result.detections,
+            replace(result.detections, xyxy=result.detections.xyxy * np.tile(scale_xy, 2)),
             conf=state.conf,
             class_ids=self.shown_class_ids(result),
             labels=state.labels,
             scores=state.scores,
-            size_hw=(meta.height, meta.width),
+            size_hw=(height, width),
         )
 
     def shown_class_ids(self, result: Result) -> list[int] | None:
@@ -362,7 +384,7 @@ class Session:
     def _load_detector(self, choice: str) -> FrameDetector:
         there = choice not in ledetr.SCALES or self._is_there(choice)
         if not there and not self.allows_random_weights:
-            raise WeightsError(self._missing_sentence(choice))
+            raise NoWeightsHere(self._missing_sentence(choice))
         detector = ledetr.Detector.load(choice, random_weights=not there)
         detector.warm_up()
         return detector
@@ -418,17 +440,19 @@ class Session:
                 self._change(opening="", loss=None, problem=problem_of(error))
             case RecordingEnded(path, error):
                 self._on_recording_ended(path, error)
-            case Stopped():
+            case Stopped(orphans):
+                if orphans:
+                    log.warning("did not end in time and were left to themselves: %s", ", ".join(orphans))
                 self._change(source=None, loss=None, ended=False)
         self._sync()
         self.on_result()
 
-    def _on_recording_ended(self, path: str | None, error: LeDetrError | None) -> None:
+    def _on_recording_ended(self, path: Path | None, error: LeDetrError | None) -> None:
         self._change(recording=None)
         if error is not None:
             self.report(error)
         elif path is not None:
-            self._toast(f"Recording saved: {Path(path).name}", Path(path))
+            self._toast(f"Recording saved: {path.name}", path)
 
     # State
 
@@ -464,6 +488,8 @@ class Session:
 
 def problem_of(error: BaseException) -> Problem:
     """One sentence and its details. Our own errors are sentences already; any other is a fault of ours and says so."""
+    if isinstance(error, NoWeightsHere):
+        return Problem(f"{error}.", gentle=True)
     details = "".join(traceback.format_exception(error))
     if isinstance(error, LeDetrError):
         sentence = str(error).rstrip(".")

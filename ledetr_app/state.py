@@ -14,10 +14,11 @@ DEFAULT_CONF = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One sentence for the error bar, and what stands behind it."""
+    """One sentence for the error bar, and what stands behind it. gentle: nothing broke, something is only missing."""
 
     sentence: str
     details: str = ""
+    gentle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,9 @@ class SessionState:
 
     model: the chosen one, a scale or a path. running: the one whose boxes are seen. loading: on its way.
     has_weights: for each scale; a scale that was not looked for yet is absent.
-    own_conf: the user's threshold; None = the model's. shown_classes: names; None = all.
-    recording: the file being written. cameras: what opens each, and its name; None = not looked for yet.
+    speed: of files, 1.0 is real time. own_conf: the user's threshold; None = the model's.
+    shown_classes: names; None = all. recording: the file being written.
+    cameras: what opens each, and its name; None = not looked for yet.
     """
 
     phase: State = State.IDLE
@@ -85,6 +87,7 @@ class SessionState:
     running: RunningModel | None = None
     loading: str | None = None
     has_weights: Mapping[str, bool] = field(default_factory=dict)
+    speed: float = 1.0
     own_conf: float | None = None
     shown_classes: frozenset[str] | None = None
     boxes: bool = True

@@ -69,12 +69,12 @@ class EmptyState(QWidget):
             self._list_recents()
 
     def _tile(self, action: QAction) -> QPushButton:
-        button = QPushButton(action.text().rstrip("…"))
+        button = QPushButton(" " + action.text().rstrip("…"))
         button.setProperty("kind", "tile")
         button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         button.clicked.connect(action.trigger)
         self._theme.bind_icon(button, action.property("icon_name") or "open", "accent")
-        button.setAccessibleName(button.text())
+        button.setAccessibleName(button.text().strip())
         return button
 
     def _list_recents(self) -> None:
@@ -84,7 +84,7 @@ class EmptyState(QWidget):
                 widget.deleteLater()
         for text in (self._recents or ())[:SHOWN_RECENTS]:
             name = Path(text).name if "://" not in text else text
-            button = QPushButton(plain(name))
+            button = QPushButton(" " + plain(name))
             button.setToolTip(tip(text))
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
             button.setAccessibleName(self.tr("Open {name} again").format(name=name))

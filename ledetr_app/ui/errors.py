@@ -16,6 +16,7 @@ from PySide6.QtWidgets import (
 )
 
 from ledetr_app.session import Session
+from ledetr_app.state import Problem
 from ledetr_app.ui.theme import Theme, svg_pixmap
 
 
@@ -28,6 +29,8 @@ class ErrorBar(QFrame):
         self.setAccessibleName(self.tr("Problem"))
         self._session = session
         self._theme = theme
+        self._problem: Problem | None = None
+        self._tone = "error"
         self._sign = QLabel()
         self.sentence = QLabel()
         self.sentence.setTextFormat(Qt.TextFormat.PlainText)
@@ -47,9 +50,8 @@ class ErrorBar(QFrame):
         self.details.setMaximumHeight(150)
         self.details.setAccessibleName(self.tr("Details of the problem"))
         self._lay_out()
-        theme.bind_icon(self.close_button, "close", "error_text")
         theme.changed.connect(self._paint_sign)
-        self._paint_sign()
+        self._set_tone("error")
         self.details_button.toggled.connect(self.details.setVisible)
         self.close_button.clicked.connect(session.dismiss_problem)
         self.refresh()
@@ -61,9 +63,11 @@ class ErrorBar(QFrame):
             self.hide()
             self.details_button.setChecked(False)
             return
-        if self.sentence.text() != problem.sentence:
+        if problem != self._problem:
+            self._problem = problem
             self.sentence.setText(problem.sentence)
             self.details.setPlainText(problem.details)
+            self._set_tone("notice" if problem.gentle else "error")
         self.details_button.setVisible(bool(problem.details))
         self.show()
 
@@ -82,5 +86,16 @@ class ErrorBar(QFrame):
         column.addWidget(self.details)
         self.details.hide()
 
+    def _set_tone(self, tone: str) -> None:
+        """ "error" or "notice": which pair of colours of the theme."""
+        self._tone = tone
+        self._theme.bind_icon(self.close_button, "close", f"{tone}_text")
+        for widget in (self, *self.findChildren(QWidget)):
+            widget.setProperty("tone", tone)
+            widget.style().unpolish(widget)
+            widget.style().polish(widget)
+        self._paint_sign()
+
     def _paint_sign(self) -> None:
-        self._sign.setPixmap(svg_pixmap("warning", self._theme.tokens.error_text, 20, self.devicePixelRatioF()))
+        colour = getattr(self._theme.tokens, f"{self._tone}_text")
+        self._sign.setPixmap(svg_pixmap("warning", colour, 20, self.devicePixelRatioF()))

@@ -14,7 +14,7 @@ _RIM = QColor(16, 18, 22)
 
 
 def paint_marks(painter: QPainter, marks: Sequence[Mark]) -> None:
-    """Paint in order. The painter's unit is one pixel of the source picture; its scale may be anything."""
+    """Paint in order. The painter's unit is that of the marks; its scale may be anything."""
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
     for mark in marks:
         if isinstance(mark, BoxMark):

@@ -16,6 +16,7 @@ class Sheet(QFrame):
         self.setObjectName("sheet")
         self.setAccessibleName(title)
         self._columns = columns
+        self._over = parent
         heading = QLabel(title)
         heading.setProperty("tone", "strong")
         close = QToolButton()
@@ -64,5 +65,5 @@ class Sheet(QFrame):
     def place(self) -> None:
         """Middle of the parent."""
         self.adjustSize()
-        parent = self.parentWidget()
-        self.move((parent.width() - self.width()) // 2, max(0, (parent.height() - self.height()) // 2))
+        room = self._over.size()
+        self.move((room.width() - self.width()) // 2, max(0, (room.height() - self.height()) // 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from PySide6.QtCore import QCoreApplication, QEvent, QObject, Qt
 from PySide6.QtGui import QAction, QActionGroup, QKeyEvent, QKeySequence
@@ -72,7 +73,19 @@ class Actions:
         for scale in SCALES:
             self[f"model_{scale}"].setChecked(state.model == scale)
         seekable = state.source is not None and state.source.seekable
-        for name in ("back_5", "on_5", "back_1", "on_1", "back_60", "on_60", "to_start", "to_end"):
+        for name in (
+            "back_5",
+            "on_5",
+            "back_1",
+            "on_1",
+            "back_60",
+            "on_60",
+            "to_start",
+            "to_end",
+            "slower",
+            "faster",
+            "real_time",
+        ):
             self[name].setEnabled(seekable)
         for name in ("play", "stop", "step_back", "step_on"):
             self[name].setEnabled(state.has_source)
@@ -127,6 +140,9 @@ def _player_commands(session: Session) -> list[Command]:
         Command("on_1", _tr("1 second on"), ("Shift+Right",), "", by(1)),
         Command("back_60", _tr("1 minute back"), ("Ctrl+Left",), "", by(-60)),
         Command("on_60", _tr("1 minute on"), ("Ctrl+Right",), "", by(60)),
+        Command("slower", _tr("Slower"), ("[",), "", lambda: session.change_speed(-1)),
+        Command("faster", _tr("Faster"), ("]",), "", lambda: session.change_speed(1)),
+        Command("real_time", _tr("Real time"), ("Backspace",), "", lambda: session.set_speed(1.0)),
         Command("to_start", _tr("To the start"), ("Home",), "", to_start),
         Command("to_end", _tr("To the end"), ("End",), "", to_end),
     ]
@@ -142,13 +158,13 @@ def _model_commands(session: Session) -> list[Command]:
             _tr("Model {scale}").format(scale=scale.upper()),
             (str(number),),
             "",
-            lambda scale=scale: session.set_model(scale),
+            partial(session.set_model, scale),
             checkable=True,
         )
         for number, scale in enumerate(SCALES, 1)
     ]
     names = {"system": _tr("Like the system"), "light": _tr("Light"), "dark": _tr("Dark")}
-    themes = [Command(f"theme_{c}", names[c], (), "", lambda c=c: session.set_theme(c), checkable=True) for c in THEMES]
+    themes = [Command(f"theme_{c}", names[c], (), "", partial(session.set_theme, c), checkable=True) for c in THEMES]
     return [
         *models,
         *themes,

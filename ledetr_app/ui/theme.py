@@ -111,7 +111,7 @@ class Theme(QObject):
 
     def __init__(self, app: QApplication, choice: str = "system") -> None:
         super().__init__(app)
-        self._app = app
+        self.app = app
         self._icons: list[tuple[weakref.ref[_HasIcon], str, str]] = []
         self.choice = choice
         self.tokens = LIGHT
@@ -147,8 +147,8 @@ class Theme(QObject):
         scheme = QGuiApplication.styleHints().colorScheme()
         dark = self.choice == "dark" or (self.choice == "system" and scheme == Qt.ColorScheme.Dark)
         self.tokens = DARK if dark else LIGHT
-        self._app.setPalette(palette(self.tokens))
-        self._app.setStyleSheet(style_sheet(self.tokens))
+        self.app.setPalette(palette(self.tokens))
+        self.app.setStyleSheet(style_sheet(self.tokens))
         self._icons = [entry for entry in self._icons if entry[0]() is not None]
         for reference, name, role in self._icons:
             target = reference()
@@ -284,11 +284,16 @@ def style_sheet(t: Tokens) -> str:
     #modeChip[tone="bad"] {{ background: {t.error_ground}; color: {t.error_text}; }}
     #randomChip {{ background: {t.notice_ground}; color: {t.notice_text}; border-radius: 9px; padding: 2px 10px; }}
 
-    #errorBar {{ background: {t.error_ground}; border-bottom: 1px solid {t.line}; }}
-    #errorBar QLabel, #errorBar QPlainTextEdit {{ color: {t.error_text}; background: transparent; border: none; }}
-    #errorBar QToolButton {{ color: {t.error_text}; }}
+    #errorBar[tone="error"] {{ background: {t.error_ground}; border-bottom: 1px solid {t.line}; }}
+    #errorBar[tone="notice"] {{ background: {t.notice_ground}; border-bottom: 1px solid {t.line}; }}
+    #errorBar QLabel, #errorBar QPlainTextEdit {{ background: transparent; border: none; }}
+    #errorBar *[tone="error"] {{ color: {t.error_text}; }}
+    #errorBar *[tone="notice"] {{ color: {t.notice_text}; }}
+    #errorBar QToolButton:hover {{ background: rgba(127, 127, 127, 60); }}
     #toast {{ background: {t.text}; border-radius: 10px; }}
-    #toast QLabel {{ color: {t.window}; }}
+    #toast QLabel, #toast QPushButton {{ color: {t.window}; }}
+    #toast QPushButton {{ font-weight: 600; border: 1px solid {t.muted}; }}
+    #toast QPushButton:hover {{ background: {t.muted}; }}
     #addressBar {{ background: {t.window}; border-bottom: 1px solid {t.line}; }}
     #sheet {{ background: {t.surface}; border: 1px solid {t.line}; border-radius: 14px; }}
     """

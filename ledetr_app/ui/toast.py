@@ -19,6 +19,7 @@ class ToastBox(QFrame):
         super().__init__(parent)
         self.setObjectName("toast")
         self._session = session
+        self._over = parent
         self._serial = 0
         self.text = QLabel()
         self.text.setTextFormat(Qt.TextFormat.PlainText)
@@ -52,8 +53,8 @@ class ToastBox(QFrame):
     def place(self) -> None:
         """Lower middle of the parent."""
         self.adjustSize()
-        parent = self.parentWidget()
-        self.move((parent.width() - self.width()) // 2, parent.height() - self.height() - GAP)
+        room = self._over.size()
+        self.move((room.width() - self.width()) // 2, room.height() - self.height() - GAP)
 
     def _open_folder(self) -> None:
         toast = self._session.state.toast

@@ -114,7 +114,7 @@ class VideoView(QWidget):
         return max(1, round(self.width() * ratio)), max(1, round(self.height() * ratio))
 
     def _paint_picture(self, painter: QPainter, picture: Picture, image: QImage) -> None:
-        target, frame = self.picture_rect, picture.result.frame.meta
+        target = self.picture_rect
         painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
         painter.drawImage(target, image)
         if self._session.state.loss is not None:
@@ -123,8 +123,8 @@ class VideoView(QWidget):
         painter.save()
         painter.setClipRect(target)
         painter.translate(target.topLeft())
-        painter.scale(target.width() / frame.width, target.height() / frame.height)
-        paint_marks(painter, self._session.marks(picture.result))
+        size_hw = (max(1, round(target.height())), max(1, round(target.width())))
+        paint_marks(painter, self._session.marks(picture.result, size_hw))
         painter.restore()
 
     def _paint_words(self, painter: QPainter) -> None:

@@ -62,7 +62,8 @@ class Window(QMainWindow):
         self._pointer.setInterval(POINTER_HIDES_MS)
         self._pointer.timeout.connect(lambda: self.view.setCursor(Qt.CursorShape.BlankCursor))
         self._focus_keys = FocusKeys(self)
-        QGuiApplication.instance().installEventFilter(self._focus_keys)
+        self._app = theme.app
+        self._app.installEventFilter(self._focus_keys)
         self.bridge.woken.connect(self._on_woken)
         self.view.double_clicked.connect(self.toggle_fullscreen)
         self._state: object = None
@@ -87,7 +88,7 @@ class Window(QMainWindow):
             rect = self.normalGeometry()
             geometry = (rect.x(), rect.y(), rect.width(), rect.height())
             self.session.remember(geometry=geometry, maximized=self.isMaximized())
-        QGuiApplication.instance().removeEventFilter(self._focus_keys)
+        self._app.removeEventFilter(self._focus_keys)
         self.bridge.close()
         event.accept()
 
@@ -169,7 +170,7 @@ class Window(QMainWindow):
             Command("open_folder", self.tr("Open folder…"), ("Ctrl+Shift+O",), "folder", self._ask_for_folder),
             Command("open_address", self.tr("Open address…"), ("Ctrl+L",), "link", lambda: self.address.unfold()),
             Command("open_camera", self.tr("Camera"), (), "camera", lambda: session.open_source("camera:0")),
-            Command("open_sample", self.tr("Sample clip"), (), "film", self._open_sample),
+            Command("open_sample", self.tr("Sample clip"), (), "play", self._open_sample),
             Command("fullscreen", self.tr("Fullscreen"), ("F", "F11"), "fullscreen", self.toggle_fullscreen),
             Command("leave_fullscreen", self.tr("Leave fullscreen"), ("Esc",), "", self.leave_fullscreen),
             Command("keys", self.tr("Keyboard shortcuts"), ("?", "F1"), "", lambda: self.keys_sheet.toggle()),
@@ -204,13 +205,12 @@ class Window(QMainWindow):
         self.stats = StatsPanel(session)
         self.toast = ToastBox(session, self.view)
         self.keys_sheet = Sheet(self.tr("Keyboard shortcuts"), theme, self.view, columns=2)
-        self.keys_sheet.fill([
-            (action.text().rstrip("…"), ", ".join(key.toString() for key in action.shortcuts()))
-            for action in actions
-            if action.shortcuts()
-        ])  # fmt: skip
         self.about_sheet = Sheet(self.tr("About Le-DETR"), theme, self.view)
-        self.about_sheet.fill(_about_rows())
+        self.about_sheet.fill([
+            (self.tr("Version"), ledetr.__version__),
+            (self.tr("Licence"), self.tr("Apache-2.0; weights and libraries have their own, see assets/CREDITS.md")),
+            (self.tr("Privacy"), self.tr("No telemetry, no update check, no download")),
+        ])  # fmt: skip
         self._parts = (
             self.source,
             self.recording,
@@ -263,7 +263,7 @@ class Window(QMainWindow):
             (self.tr("&File"), ["open_file", "open_folder", "open_address", None, "snapshot", "snapshot_clean",
                                 "copy", "copy_boxes", "record", None, "quit"]),
             (self.tr("&Play"), ["play", "stop", None, "step_on", "step_back", None, "on_5", "back_5", "on_1", "back_1",
-                                "on_60", "back_60", "to_start", "to_end"]),
+                                "on_60", "back_60", "to_start", "to_end", None, "slower", "faster", "real_time"]),
             (self.tr("&Model"), ["model_n", "model_m", "model_l", "model_x", None, "score_up", "score_down"]),
             (self.tr("&View"), ["boxes", "labels", "scores", "side_panel", None, "theme_system", "theme_light",
                                 "theme_dark", None, "fullscreen"]),
@@ -276,6 +276,12 @@ class Window(QMainWindow):
                     menu.addSeparator()
                 else:
                     menu.addAction(a[name])
+        in_order = [a[name] for _, names in contents for name in names if name is not None] + [a["leave_fullscreen"]]
+        self.keys_sheet.fill([
+            (action.text().rstrip("…"), ", ".join(key.toString() for key in action.shortcuts()))
+            for action in in_order
+            if action.shortcuts()
+        ])  # fmt: skip
         bar.insertMenu(bar.actions()[1], self.source.menu_of_sources)
 
     # Slots
@@ -334,11 +340,3 @@ def _dropped(data: QMimeData) -> str | None:
         return url.toLocalFile() if url.isLocalFile() else url.toString()
     text = data.text().strip() if data.hasText() else ""
     return text if text and "\n" not in text and len(text) <= 4096 else None
-
-
-def _about_rows() -> list[tuple[str, str]]:
-    return [
-        ("Version", ledetr.__version__),
-        ("Licence", "Apache-2.0; weights and libraries have their own, see assets/CREDITS.md"),
-        ("Privacy", "No telemetry, no update check, no download"),
-    ]

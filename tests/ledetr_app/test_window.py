@@ -93,7 +93,7 @@ def test_r_records_and_ends(qtbot, playing, session):
     press(qtbot, playing, "R")
     qtbot.waitUntil(lambda: session.state.toast is not None, timeout=10_000)
     qtbot.waitUntil(lambda: not playing.recording.record.isChecked())
-    assert playing.recording.record.text() == "Record"
+    assert playing.recording.record.text() == " Record"
 
 
 @pytest.mark.parametrize("key", ["F", "F11"])
@@ -137,6 +137,17 @@ def test_keys_move_in_the_file(qtbot, player, session, start_s, key, there_s):
     qtbot.waitUntil(lambda: session.shown.frame.meta.pts_s == pytest.approx(there_s, abs=1e-9))
     qtbot.waitUntil(lambda: player.timeline.position.text() == f"00:{there_s:06.3f}")
     assert player.timeline.slider.value() == round(1000 * there_s)
+
+
+@pytest.mark.parametrize(
+    ("keys", "speed"),
+    [(["]"], 1.25), (["[", "["], 0.5), (["]"] * 9, 4.0), (["["] * 9, 0.25), (["]", "Backspace"], 1.0)],
+)
+def test_brackets_change_the_speed(qtbot, player, session, keys, speed):
+    for key in keys:
+        press(qtbot, player, key)
+    assert session.state.speed == speed
+    qtbot.waitUntil(lambda: session.pipeline.speed == speed)
 
 
 def test_ctrl_w_stops(qtbot, playing, session):
@@ -358,7 +369,7 @@ def test_source_menu_lists_cameras_when_it_opens(qtbot, window, monkeypatch):
 
 
 def test_test_pattern_from_the_empty_window(qtbot, window, session):
-    (button,) = [b for b in window.empty.buttons if b.text() == "Test pattern"]
+    (button,) = [b for b in window.empty.buttons if b.accessibleName() == "Test pattern"]
     qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: session.shown is not None, timeout=10_000)
     qtbot.waitUntil(lambda: not window.empty.isVisible())

@@ -31,6 +31,7 @@ class ClassPanel(QFrame):
         self._session = session
         self._names: tuple[str, ...] = ()
         self._counts: dict[str, int] = {}
+        self._ticked: object = None
         title = QLabel(self.tr("Classes"))
         title.setProperty("tone", "strong")
         self.search = QLineEdit()
@@ -68,6 +69,10 @@ class ClassPanel(QFrame):
         if names != self._names:
             self._names = names
             self._list_names()
+        if (names, state.shown_classes) == self._ticked:
+            self.show_counts()
+            return
+        self._ticked = (names, state.shown_classes)
         with QSignalBlocker(self.list):
             for row, name in enumerate(self._names):
                 shown = state.shown_classes is None or name in state.shown_classes

@@ -47,7 +47,7 @@ class RecordingPanel(QWidget):
             self._show_length()
         elif not recording:
             self._second.stop()
-            self.record.setText(self.tr("Record"))
+            self.record.setText(" " + self.tr("Record"))
 
     def _on_clicked(self) -> None:
         self._session.toggle_recording()
@@ -56,4 +56,4 @@ class RecordingPanel(QWidget):
     def _show_length(self) -> None:
         status = self._session.recording_status()
         if status is not None:
-            self.record.setText(f"{clock(status.seconds, ms=False)}  {megabytes(status.nbytes)}")
+            self.record.setText(f" {clock(status.seconds, ms=False)}  {megabytes(status.nbytes)}")

@@ -25,7 +25,7 @@ class SourcePanel(QToolButton):
         self._recents: tuple[str, ...] | None = None
         self._cameras: tuple[tuple[str, str], ...] | None = None
         self.setObjectName("sourceButton")
-        self.setText(self.tr("Open"))
+        self.setText(" " + self.tr("Open"))
         self.setAccessibleName(self.tr("Open a source"))
         self.setToolTip(self.tr("Open a file, folder, camera or address"))
         self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)

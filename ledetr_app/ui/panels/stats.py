@@ -18,6 +18,7 @@ class StatsPanel(QStatusBar):
         super().__init__(parent)
         self._session = session
         self.setSizeGripEnabled(False)
+        self._counting = True
         self.mode = _label("modeChip")
         self.mode.setAccessibleName(self.tr("Mode"))
         self.random = _label("randomChip")
@@ -71,7 +72,9 @@ class StatsPanel(QStatusBar):
         else:
             name = running.model_id.upper() if len(running.model_id) == 1 else running.model_id
             self.model.setText(f"{name} · {running.engine} · {running.device} · {running.precision}")
-        self.refresh_numbers()
+        if self._session.state.has_source != self._counting:
+            self._counting = not self._counting
+            self.refresh_numbers()
 
     def refresh_numbers(self) -> None:
         """Take the meters as they are now."""
@@ -95,6 +98,10 @@ class StatsPanel(QStatusBar):
         if state.phase is State.RUNNING and state.source is not None:
             if state.source.live:
                 return self.tr("Live · latest frame"), "live"
+            if self._session.pipeline.policy == "every":
+                return self.tr("Playing · every frame"), "live"
+            if state.speed != 1.0:
+                return self.tr("Playing · {speed:g}×").format(speed=state.speed), "live"
             return self.tr("Playing · real time"), "live"
         if state.ended:
             return self.tr("Ended"), ""
