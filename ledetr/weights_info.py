@@ -221,6 +221,8 @@ def _size_problem(config: ModelConfig) -> str:
         return f"it has {config.decoder.classes} classes, allowed are 1..{MAX_CLASSES}"
     if not 1 <= config.decoder.eval_layers <= config.decoder.layers:
         return f"it uses {config.decoder.eval_layers} of {config.decoder.layers} decoder layers"
+    if len(config.decoder.points) != len(config.strides):
+        return f"its decoder samples {len(config.decoder.points)} levels, its encoder gives {len(config.strides)}"
     if config.pixel_std <= 0 or not all(32 <= side <= MAX_INPUT_SIDE for side in config.input_hw):
         return "its input is out of bounds"
     return ""

@@ -95,9 +95,7 @@ def _open_file(path: Path, threads: int | None) -> Any:
             raise WeightsError(f"{str(path)!r} is larger than an ONNX file can be")
         content = path.read_bytes()
         if SIDE_DATA_MARK in content:
-            raise WeightsError(
-                f"{str(path)!r} keeps weights in another file; only ONNX files that stand alone are opened"
-            )
+            raise WeightsError(f"{str(path)!r} keeps weights in another file; only files that stand alone are opened")
         session = _session(content, threads)
     except OSError as error:
         raise WeightsError(f"{str(path)!r} cannot be read: {error.strerror}") from error

@@ -19,7 +19,7 @@ def randomised(config: ModelConfig, seed: int = 0) -> LeDetr:
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed)  # whatever is left as it was initialised is the same each time too
         model = build_model(config)
     with torch.no_grad():
         for parameter in model.parameters():
