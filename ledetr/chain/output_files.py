@@ -144,9 +144,10 @@ class DiskWatch:
 
     def check(self) -> None:
         """Raises OutputError when too little is left; looks at the disk at most once a second."""
-        if self._now_s() < self._next_s:
+        now_s = self._now_s()
+        if now_s < self._next_s:
             return
-        self._next_s = self._now_s() + _CHECK_PERIOD_S
+        self._next_s = now_s + _CHECK_PERIOD_S
         usage = shutil.disk_usage(self._folder)
         reserve = min(max(500 * MEGABYTE, usage.total // 50), usage.total // 10)
         if usage.free < reserve:

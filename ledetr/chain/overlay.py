@@ -79,12 +79,12 @@ def class_colour(class_id: int) -> Rgb:
 
 
 def line_px(size_hw: tuple[int, int]) -> int:
-    """Line width for a picture of this size: 2 at 480 lines, 3 at 720, 4 at 1080, 9 at 2160."""
+    """Line width for a picture of this size: 2 at 480 lines, 3 at 720, 5 at 1080, 9 at 2160."""
     return max(2, round(0.0021 * float(np.hypot(*size_hw))))
 
 
 def font_px(size_hw: tuple[int, int]) -> int:
-    """Letter size for a picture of this size: 13 at 480 lines, 17 at 720, 25 at 1080."""
+    """Letter size for a picture of this size: 13 at 480 lines, 17 at 720, 25 at 1080, 51 at 2160."""
     return max(13, round(0.0115 * float(np.hypot(*size_hw))))
 
 

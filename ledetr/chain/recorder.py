@@ -8,6 +8,7 @@ second form, but rounds times to 1 ms, so it is used only where it is the final 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,6 @@ from typing import Any
 
 import av
 import numpy as np
-from av.codec.context import Flags
 from av.video.frame import PictureType
 
 from ledetr.chain.colour import output_colour, rgb_to_video_frame, tag_encoder
@@ -26,6 +26,8 @@ from ledetr.errors import OutputError, UsageError
 from ledetr.frame import Colour
 
 KEY_FRAME_PERIOD_S = 2
+_LONGEST_REORDER_S = 60  # no encoder shows a picture so much later than it decodes it
+_FEW = 16  # more pictures than x265 reorders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,7 @@ CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", "
 
 _FRAGMENTED = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
 _MATROSKA = {"cluster_time_limit": "2000", "flush_packets": "1"}
+_APPLE_HEVC = "hvc1"  # the other tag, hev1, is not opened by Apple's players
 # What a muxer writes itself; copying it from the source would be a lie.
 _OWN_METADATA = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
 
@@ -138,13 +141,16 @@ class VideoWriter:
         self._overwrite = overwrite
         self._colour = output_colour(colour or Colour(), height, height)
         self._time_base = time_base
+        self._nominal_ticks = max(1, round(1 / ((rate or Fraction(30)) * time_base)))
         self._shift_s = shift_s
         self._chapters = list(chapters)
         self._disk = DiskWatch(self.path.parent)
         self._disk.check()
         self._first_pts: int | None = None
         self._last_pts: int | None = None
+        self._last_dts: int | None = None
         self._last_duration = 0
+        self._durations: dict[int, int] = {}
         self._next_key_pts: int | None = None
         self.part = reserve_part(self.path)
         try:
@@ -161,7 +167,9 @@ class VideoWriter:
         crf: int | None,
         sample_aspect: Fraction | None,
     ) -> None:
-        options = _MATROSKA if self._is_matroska else _FRAGMENTED
+        ticks = {"movie_timescale": str(_common_ticks([self._time_base, *(s.time_base for s in copied)]))}
+        self._final_options = {"movflags": "faststart", **ticks}
+        options = _MATROSKA if self._is_matroska else {**_FRAGMENTED, **ticks}
         with self._disk_errors():
             self._output = av.open(str(self.part), "w", format=self._container_name, options=dict(options))
         self._output.metadata.update({k: v for k, v in metadata.items() if k.lower() not in _OWN_METADATA})
@@ -187,11 +195,10 @@ class VideoWriter:
         context = stream.codec_context
         context.time_base = self._time_base
         context.gop_size = max(1, round(KEY_FRAME_PERIOD_S * rate))
-        context.flags |= Flags.frame_duration
         if sample_aspect is not None and sample_aspect > 0:
             context.sample_aspect_ratio = sample_aspect
         if self._container_name in ("mp4", "mov") and self.codec_name == "hevc":
-            context.codec_tag = "hvc1"  # Apple's players do not open the other one, hev1
+            context.codec_tag = _APPLE_HEVC
         tag_encoder(context, self._colour)
         return stream
 
@@ -219,16 +226,36 @@ class VideoWriter:
         if self._last_pts is not None and pts <= self._last_pts:
             pts = self._last_pts + 1
         frame = rgb_to_video_frame(_even(rgb), self._colour, CODECS[self.codec_name].pix_fmt)
-        frame.pts, frame.time_base = pts, self._time_base
-        frame.duration = duration or 0
+        # A last picture of no length would fall out of the track.
+        duration = duration or self._nominal_ticks
+        frame.pts, frame.time_base, frame.duration = pts, self._time_base, duration
         if self._next_key_pts is None or pts >= self._next_key_pts:
             frame.pict_type = PictureType.I
             self._next_key_pts = pts + int(KEY_FRAME_PERIOD_S / self._time_base)
         self._first_pts = pts if self._first_pts is None else self._first_pts
-        self._last_pts, self._last_duration = pts, duration or 0
+        self._last_pts, self._last_duration = pts, duration
+        self._durations[pts] = duration
         with self._disk_errors():
-            self._output.mux(self._video.encode(frame))
+            self._encode(frame)
         self.frames += 1
+
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        """None: what the encoder still holds."""
+        for packet in self._video.encode(frame):
+            # Not every encoder hands the length on (libvpx does not).
+            packet.duration = self._durations.pop(packet.pts, packet.duration)
+            packet.dts = self._sane_dts(packet)
+            self._output.mux(packet)
+
+    def _sane_dts(self, packet: Any) -> int:
+        """Its place in decoding order. x265 gives chance numbers where a video has fewer than five pictures."""
+        assert self._first_pts is not None
+        earliest = self._first_pts - int(_LONGEST_REORDER_S / self._time_base)
+        if earliest <= packet.dts <= packet.pts:
+            self._last_dts = int(packet.dts)
+        else:
+            self._last_dts = self._first_pts - _FEW if self._last_dts is None else self._last_dts + 1
+        return self._last_dts
 
     def copy(self, packet: Any) -> None:
         """Hand on a packet of one of the copied streams, as it is but for the shift."""
@@ -285,7 +312,7 @@ class VideoWriter:
 
     def _close_encoder(self) -> None:
         if self.frames:
-            self._output.mux(self._video.encode(None))
+            self._encode(None)
         self._output.close()
 
     def _close_quietly(self) -> None:
@@ -302,14 +329,32 @@ class VideoWriter:
                 output.metadata.update({k: v for k, v in source.metadata.items() if k not in _OWN_METADATA})
                 if self._chapters:
                     output.set_chapters(self._chapters)
-                _copy_packets(source, output, {self._video.index: "hvc1"} if self.codec_name == "hevc" else {})
+                self._copy_packets(source, output)
         except BaseException:
             final.unlink(missing_ok=True)
             raise
         return final
 
     def _final_container(self, path: Path) -> Any:
-        return av.open(str(path), "w", format=self._container_name, options={"movflags": "faststart"})
+        return av.open(str(path), "w", format=self._container_name, options=self._final_options)
+
+    def _copy_packets(self, source: Any, output: Any) -> None:
+        copies = {}
+        for stream in source.streams:
+            if stream.type in ("video", "audio", "subtitle"):
+                copy = copies[stream.index] = output.add_stream_from_template(stream, opaque=True)
+                copy.metadata.update(stream.metadata)
+                copy.disposition = stream.disposition
+        if self.codec_name == "hevc":
+            copies[self._video.index].codec_context.codec_tag = _APPLE_HEVC
+        last_duration = round(self._last_duration * self._time_base / source.streams[self._video.index].time_base)
+        for packet in source.demux([stream for stream in source.streams if stream.index in copies]):
+            if packet.dts is None:
+                continue  # the demuxer's end mark
+            if packet.stream_index == self._video.index and not packet.duration:
+                packet.duration = last_duration  # fragments do not give the length of their last packet
+            packet.stream = copies[packet.stream_index]
+            output.mux(packet)
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:
@@ -319,21 +364,10 @@ class VideoWriter:
             raise output_error(self.path, error) from error
 
 
-def _copy_packets(source: Any, output: Any, tags: Mapping[int, str]) -> None:
-    copies = {}
-    for stream in source.streams:
-        if stream.type in ("video", "audio", "subtitle"):
-            copy = output.add_stream_from_template(stream, opaque=True)
-            copy.metadata.update(stream.metadata)
-            copy.disposition = stream.disposition
-            if stream.index in tags:
-                copy.codec_context.codec_tag = tags[stream.index]
-            copies[stream.index] = copy
-    for packet in source.demux([stream for stream in source.streams if stream.index in copies]):
-        if packet.dts is None:
-            continue  # the demuxer's end mark
-        packet.stream = copies[packet.stream.index]
-        output.mux(packet)
+def _common_ticks(time_bases: Sequence[Fraction]) -> int:
+    """Ticks a second in which the start of every track is exact; MP4 would else round it to 1 ms."""
+    ticks = math.lcm(*(time_base.denominator for time_base in time_bases))
+    return ticks if ticks < 2**31 else min(time_bases[0].denominator, 2**31 - 1)
 
 
 def _even(rgb: np.ndarray) -> np.ndarray:

@@ -150,7 +150,9 @@ class Outcome:
         if self.failed:
             reasons = "; ".join(f"{error}".rstrip(".") for _, error in self.failed[:3])
             more = f"; and {len(self.failed) - 3} more" if len(self.failed) > 3 else ""
-            raise PartialFailure(f"{len(self.failed)} of the inputs could not be done, the others are: {reasons}{more}.")
+            raise PartialFailure(
+                f"{len(self.failed)} of the inputs could not be done, the others are: {reasons}{more}."
+            )
 
 
 def planned_jobs(sources: Sequence[str], output: str | None, side_paths: dict[str, Path], wish: Wish) -> list[Job]:
