@@ -4,11 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ["QT_QPA_PLATFORM"] = "offscreen"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
+
+# A slow or busy machine is not a failure; the time limit of each test is pytest-timeout's.
+settings.register_profile("ledetr", deadline=None)
+settings.load_profile("ledetr")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
