@@ -38,8 +38,10 @@ from ledetr.model.config import ledetr_n
 from ledetr.model.decoder import Decoder
 from ledetr.model.encoder import SumEncoder
 from ledetr.model.ledetr import LeDetr, build_model
+from ledetr.model.outputs import TrainOutputs
 from ledetr.weights_info import WeightsInfo
 from training.data.coco import Picture, load_coco, load_unlabelled, split_tune
+from training.depthwise import use_channels_last_depthwise
 from training.distil_cache import FIRST_TRAINED_STAGE, MAX_BOXES, SHARD_VIEWS, CacheJob, write_cache
 from training.release import only_pictures, release
 from training.teachers import load_femto_decoder, load_femto_fusion, load_lite0
@@ -260,7 +262,9 @@ def step_losses(
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         slots = DenoisingConfig(classes=model.config.decoder.classes, slots=model.config.decoder.denoising)
         noisy = make_denoising(targets, slots, generator)
-        outputs = model.decoder([m.float() for m in maps], noisy)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            outputs = model.decoder(maps, noisy)
+        assert isinstance(outputs, TrainOutputs)
         found = criterion(outputs, targets, LossConfig(), noisy)
         losses["boxes"] = found["total"]
         total = total + config.box_weight * found["total"]
@@ -315,6 +319,7 @@ def train(rank: int, world: int, args: argparse.Namespace) -> None:
     state = load_file(args.teacher)
     teacher_model = starting_model(state).eval().requires_grad_(False)
     model = starting_model(state)
+    use_channels_last_depthwise(model)
     ema = copy.deepcopy(model).requires_grad_(False)
     views = CachedViews(Path(args.cache))
     teacher = Teacher(teacher_model.decoder, channel_variances(views))
@@ -351,7 +356,7 @@ def train(rank: int, world: int, args: argparse.Namespace) -> None:
             rate = seen / (time.monotonic() - began)
             run.log({"step": step + 1, **means, "norm": round(float(norm), 2), "views_s": round(rate, 1)})
             sums = {}
-        if rank == 0 and ((step + 1) % 500 == 0 or last):
+        if rank == 0 and ((step + 1) % 200 == 0 or last):
             run.save(step + 1, model, ema, optimizer)
         if last:
             break

@@ -85,7 +85,7 @@ def _write_shard_group(job: CacheJob, shards: Sequence[int]) -> int:
 
 
 def _compile_student(size: int):  # type: ignore[no-untyped-def]  # an openvino.CompiledModel
-    import openvino as ov
+    from ledetr.backends.openvino_runtime import openvino as ov
 
     trunk = LowerTrunk().eval()
     example = torch.zeros(BATCH, 3, size, size)

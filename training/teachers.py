@@ -52,7 +52,7 @@ class FemtoMaps:
     """The public detector's two encoder maps, by OpenVINO on one thread."""
 
     def __init__(self, onnx_path: Path, *, batch: int, size: int = 416, threads: int = 1) -> None:
-        import openvino as ov
+        from ledetr.backends.openvino_runtime import openvino as ov
 
         core = ov.Core()
         model = core.read_model(onnx_path)

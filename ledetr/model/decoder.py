@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ledetr.model.boxes import distance_to_box, inverse_sigmoid, weighting_function
 from ledetr.model.config import DecoderConfig
+from ledetr.model.constants import constant
 from ledetr.model.deformable import SampleRoute, deformable_attention
 from ledetr.model.layers import Mlp, RmsNorm, SwiGlu
 from ledetr.model.outputs import DenoisingQueries, QueryOutputs, TrainOutputs
@@ -32,28 +33,21 @@ QUALITY_TOP = 4
 
 
 @lru_cache(maxsize=32)
-def _anchor_table(shapes: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 4) cxcywh anchors of all levels and (N,) which of them lie inside the picture."""
+def anchor_logits(shapes: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 4) float32 logits of the anchors of all levels, INVALID_ANCHOR where not inside, and (N,) bool inside.
+
+    Anchors are cxcywh, one at the centre of each cell, twice as large from level to level.
+    """
     levels = []
     for level, (height, width) in enumerate(shapes):
         x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
         side = np.full_like(x, ANCHOR_SIDE * 2.0**level)
         levels.append(np.stack([x, y, side, side], -1).reshape(-1, 4))
-    anchors = np.concatenate(levels).astype(np.float32)
+    anchors = np.concatenate(levels)
     valid = np.asarray(((anchors > ANCHOR_MARGIN) & (anchors < 1 - ANCHOR_MARGIN)).all(-1))
-    return anchors, valid
-
-
-def anchor_logits(shapes: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 4) float32 logits of the anchors, INVALID_ANCHOR where not inside, and (N,) bool inside."""
-    anchors, valid = _anchor_table(tuple(shapes))
-    logits = np.log(anchors / (1 - anchors)) if valid.all() else _masked_logits(anchors, valid)
-    return logits.astype(np.float32), valid
-
-
-def _masked_logits(anchors: np.ndarray, valid: np.ndarray) -> np.ndarray:
     safe = np.where(valid[:, None], anchors, 0.5)
-    return np.where(valid[:, None], np.log(safe / (1 - safe)), INVALID_ANCHOR)
+    logits = np.where(valid[:, None], np.log(safe / (1 - safe)), INVALID_ANCHOR)
+    return logits.astype(np.float32), valid
 
 
 def _build_norm(config: DecoderConfig) -> nn.Module:
@@ -274,12 +268,12 @@ class Decoder(nn.Module):
         self, memory: Tensor, shapes: Sequence[tuple[int, int]]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Features and class logits of all N positions, their anchor logits (N, 4) and which anchors are valid."""
-        table, valid = anchor_logits(shapes)
+        table, valid = anchor_logits(tuple(shapes))
         if not valid.all():
-            memory = memory * torch.from_numpy(valid[:, None]).to(memory.device, memory.dtype)
+            memory = memory * constant(valid, memory.device, memory.dtype)[:, None]
         selected = self.select(memory)
-        anchors = torch.from_numpy(table).to(memory.device)
-        return selected, self.encoder_score(selected), anchors, torch.from_numpy(valid).to(memory.device)
+        anchors = constant(table, memory.device, torch.float32)
+        return selected, self.encoder_score(selected), anchors, constant(valid, memory.device, torch.bool)
 
     def _choose(self, selected: Tensor, logits: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features (B, Q, D), class logits (B, Q, C) and box logits (B, Q, 4) of the best positions."""

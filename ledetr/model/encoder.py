@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ledetr.model.config import EncoderConfig
+from ledetr.model.constants import constant
 from ledetr.model.layers import ConvNorm, MBConv, RepConv
 from ledetr.model.neighborhood import NeighborhoodAttention
 
@@ -30,7 +31,7 @@ def position_code(height: int, width: int, dim: int, like: Tensor) -> Tensor:
     """(H, W, D) two-dimensional sine code of a map; dim must be a multiple of four."""
     if dim % 4:
         raise ValueError(f"a position code needs a multiple of 4 channels, got {dim}")
-    return torch.from_numpy(_position_table(height, width, dim)).to(like.device, like.dtype)
+    return constant(_position_table(height, width, dim), like.device, like.dtype)
 
 
 class Naifi(nn.Module):

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ledetr.model.constants import constant
+
 Route = Literal["auto", "dense", "tiled", "flex", "natten", "reference"]
 # Above this many positions a tiled window is cheaper than one masked attention over the whole map (CPU, 25 x 25).
 DENSE_LIMIT = 625
@@ -64,23 +66,22 @@ def _axis_table(length: int, kernel: int, dilation: int) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _dense_table(size_hw: tuple[int, int], kernel: tuple[int, int], dilation: int) -> np.ndarray | None:
-    """(H * W, H * W) bool, or None where every position sees all."""
+    """(H * W, H * W) float32: 0 where the row sees the column, MASKED elsewhere; None where every position sees all."""
     rows = _axis_table(size_hw[0], kernel[0], dilation)
     columns = _axis_table(size_hw[1], kernel[1], dilation)
     if rows.all() and columns.all():
         return None
     count = size_hw[0] * size_hw[1]
-    return (rows[:, None, :, None] & columns[None, :, None, :]).reshape(count, count)
+    return _additive(rows[:, None, :, None] & columns[None, :, None, :]).reshape(count, count)
 
 
-def _additive(table: np.ndarray, like: Tensor) -> Tensor:
-    """0 where seen, MASKED elsewhere; a constant of an exported graph."""
-    return torch.from_numpy(np.where(table, 0.0, MASKED).astype(np.float32)).to(like.device, like.dtype)
+def _additive(seen: np.ndarray) -> np.ndarray:
+    return np.where(seen, 0.0, MASKED).astype(np.float32)
 
 
 def _dense(q: Tensor, k: Tensor, v: Tensor, size_hw: tuple[int, int], kernel: tuple[int, int], dilation: int) -> Tensor:
     table = _dense_table(size_hw, kernel, dilation)
-    mask = None if table is None else _additive(table, q)
+    mask = None if table is None else constant(table, q.device, q.dtype)
     out = F.scaled_dot_product_attention(q.flatten(2, 3), k.flatten(2, 3), v.flatten(2, 3), attn_mask=mask)
     return out.unflatten(2, size_hw)
 
@@ -96,7 +97,7 @@ def _tile_plan(
 ) -> tuple[tuple[int, int], tuple[np.ndarray, np.ndarray], np.ndarray | None] | None:
     """Tile sides, key rows and columns of each tile row and column, and the mask; None where a side has no tile.
 
-    The mask is (tiles, tile positions, slab positions) bool, None where all true.
+    The mask is (tiles, tile positions, slab positions), 0 or MASKED, None where all are seen.
     """
     sides = (_tile_side(size_hw[0]), _tile_side(size_hw[1]))
     if sides[0] is None or sides[1] is None:
@@ -108,12 +109,12 @@ def _tile_plan(
         starts = np.clip(np.arange(0, length, side) - window // 2, 0, length - slab)
         index = starts[:, None] + np.arange(slab)
         seen = _axis_table(length, window, 1).reshape(-1, side, length)
-        keys.append(index)
+        keys.append(index.reshape(-1))
         tables.append(np.take_along_axis(seen, np.broadcast_to(index[:, None], (*seen.shape[:2], slab)), 2))
     rows, columns = tables
     mask = rows[:, None, :, None, :, None] & columns[None, :, None, :, None, :]
     mask = mask.reshape(len(rows) * len(columns), sides[0] * sides[1], -1)
-    return (sides[0], sides[1]), (keys[0], keys[1]), None if mask.all() else mask
+    return (sides[0], sides[1]), (keys[0], keys[1]), None if mask.all() else _additive(mask)
 
 
 def _tiled(q: Tensor, k: Tensor, v: Tensor, size_hw: tuple[int, int], kernel: tuple[int, int], dilation: int) -> Tensor:
@@ -126,14 +127,14 @@ def _tiled(q: Tensor, k: Tensor, v: Tensor, size_hw: tuple[int, int], kernel: tu
 
     def slabs(x: Tensor) -> Tensor:
         """(B, h, H, W, E) to (B * h, tiles, slab positions, E)."""
-        x = x.index_select(2, torch.from_numpy(key_rows.reshape(-1)).to(x.device))
-        x = x.index_select(3, torch.from_numpy(key_columns.reshape(-1)).to(x.device))
-        x = x.reshape(batch * heads, tiles_h, key_rows.shape[1], tiles_w, key_columns.shape[1], width)
+        x = x.index_select(2, constant(key_rows, x.device, torch.int64))
+        x = x.index_select(3, constant(key_columns, x.device, torch.int64))
+        x = x.reshape(batch * heads, tiles_h, len(key_rows) // tiles_h, tiles_w, len(key_columns) // tiles_w, width)
         return x.transpose(2, 3).reshape(batch * heads, tiles_h * tiles_w, -1, width)
 
     queries = q.reshape(batch * heads, tiles_h, tile_h, tiles_w, tile_w, width).transpose(2, 3)
     queries = queries.reshape(batch * heads, tiles_h * tiles_w, tile_h * tile_w, width)
-    mask = None if table is None else _additive(table, q)
+    mask = None if table is None else constant(table, q.device, q.dtype)
     out = F.scaled_dot_product_attention(queries, slabs(k), slabs(v), attn_mask=mask)
     out = out.reshape(batch * heads, tiles_h, tiles_w, tile_h, tile_w, width).transpose(2, 3)
     return out.reshape(batch, heads, *size_hw, width)
@@ -145,7 +146,7 @@ def _flex(q: Tensor, k: Tensor, v: Tensor, size_hw: tuple[int, int], kernel: tup
     table = _dense_table(size_hw, kernel, dilation)
     block_mask = None
     if table is not None:
-        seen = torch.from_numpy(table).to(q.device)
+        seen = constant(table, q.device, q.dtype) == 0
         count = size_hw[0] * size_hw[1]
         block_mask = create_block_mask(lambda _b, _h, i, j: seen[i, j], None, None, count, count, device=q.device)
     out = flex_attention(q.flatten(2, 3), k.flatten(2, 3), v.flatten(2, 3), block_mask=block_mask)

@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ledetr.model.config import VARIANTS, ModelConfig, ledetr_n, ledetr_tiny
 from ledetr.model.ledetr import LeDetr, build_model
@@ -169,6 +171,37 @@ def test_fresh_network_says_nothing_is_there_and_boxes_are_anchors() -> None:
     assert logits.sigmoid().mean() < 0.05
     sides = torch.tensor([0.05, 0.1, 0.2])
     assert ((boxes[..., 2:, None] - sides).abs().amin(-1) < 1e-3).all()
+
+
+class _NoHostTensors(TorchDispatchMode):
+    """Fails at the first operator that reads an array from the host."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        for leaf in tree_leaves((args, kwargs)):
+            host = isinstance(leaf, Tensor) and leaf.device.type == "cpu" and leaf.ndim > 0
+            assert not host, f"{func} reads a host tensor of shape {tuple(leaf.shape)}"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("config", [ledetr_tiny(), ledetr_n()], ids=["tiny", "n"])
+def test_second_pass_reads_nothing_from_the_host(config: ModelConfig) -> None:
+    """A copy from the host cannot be captured in a CUDA graph; the meta device stands in for the GPU."""
+    model = build_model(config, device="meta").eval()
+    images = torch.zeros((1, 3, 96, 1280), dtype=torch.uint8, device="meta")
+    with torch.inference_mode():
+        model(images)
+        with _NoHostTensors():
+            model(images)
+
+
+def test_tables_met_in_inference_can_be_trained_with() -> None:
+    config = replace(ledetr_tiny(), input_hw=(32, 416))
+    model = randomised(config)
+    with torch.inference_mode():
+        model(pixels(1, 32, 416))
+    outputs: TrainOutputs = model.train()(pixels(2, 32, 416))  # type: ignore[assignment]
+    outputs.matching.logits.sum().backward()
+    assert model.encoder.naifi.attention.qkv.weight.grad is not None
 
 
 @pytest.mark.parametrize("name", VARIANTS)

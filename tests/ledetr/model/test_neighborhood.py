@@ -72,6 +72,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("height", "width", "kernel", "dilation"), CASES)
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("route", ["dense", "reference", "flex"])
 def test_route_equals_definition_in_value_and_gradient(
     route: str, height: int, width: int, kernel: tuple[int, int], dilation: int

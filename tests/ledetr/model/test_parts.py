@@ -67,13 +67,13 @@ def test_position_code_by_hand() -> None:
 
 
 def test_anchors_by_hand() -> None:
-    logits, valid = anchor_logits([(2, 2), (1, 1)])
+    logits, valid = anchor_logits(((2, 2), (1, 1)))
     boxes = 1 / (1 + torch.from_numpy(-logits).exp())
     assert boxes[1].tolist() == pytest.approx([0.75, 0.25, 0.05, 0.05])
     assert boxes[4].tolist() == pytest.approx([0.5, 0.5, 0.1, 0.1])
     assert valid.all()
     # On a map of 80 cells the outermost centres lie within a hundredth of the border.
-    _, valid = anchor_logits([(80, 80)])
+    _, valid = anchor_logits(((80, 80),))
     assert valid.sum() == 78 * 78
 
 
