@@ -98,7 +98,8 @@ class TestPattern:
 
     def seek(self, pts_s: float) -> None:
         """Go on with the first frame at or after pts_s."""
-        number = max(0, -int(-Fraction(pts_s).limit_denominator(10**9) * self._spec.rate // 1))
+        # Down to a millionth: days into the pattern a float is off by more than a billionth of a second.
+        number = max(0, -int(-Fraction(pts_s).limit_denominator(10**6) * self._spec.rate // 1))
         if self._spec.frames is not None:
             number = min(number, self._spec.frames - 1)
         self._next = number
