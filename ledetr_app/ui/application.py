@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Callable
 
@@ -27,6 +28,10 @@ def show_window(session: Session, begin: Callable[[], None]) -> int:
     app.setDesktopFileName("ledetr")
     window = Window(session, Theme(app, session.state.theme))
     window.show()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Ctrl-C in the terminal and the end of the desktop session close the window as its button does. Python looks
+        # for signals between two of its own instructions, which the timer of the status bar gives it twice a second.
+        signal.signal(number, lambda *_: window.close())
     begin()
     return app.exec()
 

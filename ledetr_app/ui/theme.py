@@ -198,6 +198,7 @@ def palette(t: Tokens) -> QPalette:
 
 def style_sheet(t: Tokens) -> str:
     """Flat controls, 8 px corners, one accent; sizes in logical pixels, text sizes from the system's font."""
+    tick = asset(f"icons/tick_{t.name}.svg").as_posix()
     return f"""
     QMainWindow, #bar, #transport {{ background: {t.window}; }}
     #bar {{ border-bottom: 1px solid {t.line}; }}
@@ -269,6 +270,10 @@ def style_sheet(t: Tokens) -> str:
         background: {t.surface}; color: {t.text}; border: 1px solid transparent; border-radius: 8px; outline: 0;
     }}
     QListView::item {{ padding: 5px 6px; border-radius: 6px; }}
+    QListView::indicator {{ width: 14px; height: 14px; border: 1px solid {t.muted}; border-radius: 4px; }}
+    QListView::indicator:checked {{
+        background: {t.accent}; border: 1px solid {t.accent}; image: url("{tick}");
+    }}
     QListView::item:hover {{ background: {t.raised}; }}
     QListView::item:selected {{ background: {t.accent_soft}; color: {t.text}; }}
     QScrollBar:vertical {{ background: transparent; width: 10px; margin: 0; }}

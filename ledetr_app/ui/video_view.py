@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from PySide6.QtCore import QElapsedTimer, QRectF, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QColor, QImage, QMouseEvent, QPainter, QPaintEvent, QPen, QResizeEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
@@ -139,10 +141,15 @@ class VideoView(QWidget):
             self._paint_chip(painter, lost + again, self.rect().center().y())
         elif state.opening and self._opening.isValid() and self._opening.hasExpired(OPENING_AFTER_MS):
             self._paint_chip(painter, self.tr("Opening {name} …").format(name=state.opening), self.rect().center().y())
-        if state.running is not None and state.running.random_weights and self._picture is not None:
+        if self._picture is None:
+            return
+        top, t = int(self.picture_rect.top()) + 30, self._theme.tokens
+        if state.running is not None and state.running.random_weights:
             words = self.tr("Random weights: these boxes mean nothing")
-            t = self._theme.tokens
-            self._paint_chip(painter, words, int(self.picture_rect.top()) + 30, t.notice_ground, t.notice_text)
+            self._paint_chip(painter, words, top, t.notice_ground, t.notice_text)
+        elif state.running is None and state.loading is not None:
+            name = state.loading.upper() if len(state.loading) == 1 else Path(state.loading).name
+            self._paint_chip(painter, self.tr("Loading {name}, boxes will follow …").format(name=name), top)
 
     def _paint_chip(
         self, painter: QPainter, text: str, middle_y: int, ground: str = "#10141a", colour: str = "#ffffff"

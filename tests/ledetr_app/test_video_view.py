@@ -11,8 +11,8 @@ from ledetr.detections import Detections
 from ledetr_app.ui.marks import paint_marks
 from ledetr_app.ui.theme import LIGHT
 
-# Two libraries smooth letters differently, and OpenCV's smoothed lines come out a pixel wider than asked for; places and
-# colours must be the same.
+# Two libraries smooth letters differently, and smoothed lines of OpenCV come out a pixel wider than asked for;
+# places and colours must be the same.
 MEAN_DIFFERENCE = 4.0
 FAR_OFF = 96
 SHARE_FAR_OFF = 0.03

@@ -474,6 +474,15 @@ def _random(detector):
     return detector
 
 
+def test_while_the_first_model_loads_the_picture_says_so(qtbot, window, session, loader):
+    loader.gate.clear()
+    session.start(source=PATTERN)
+    qtbot.waitUntil(lambda: window.view.words == ["Loading N, boxes will follow …"], timeout=10_000)
+    assert window.stats.model.text() == "Loading N …"
+    loader.gate.set()
+    qtbot.waitUntil(lambda: window.view.words == [])
+
+
 def test_a_lost_source_dims_the_last_picture_and_says_since_when(qtbot, playing, session):
     session.pause()
     qtbot.waitUntil(lambda: session.state.phase is State.PAUSED)

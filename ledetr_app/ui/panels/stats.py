@@ -66,7 +66,8 @@ class StatsPanel(QStatusBar):
         self.random.setVisible(running is not None and running.random_weights)
         if loading is not None:
             name = loading.upper() if len(loading) == 1 else loading
-            self.model.setText(self.tr("Switching to {name} …").format(name=name))
+            words = self.tr("Loading {name} …") if running is None else self.tr("Switching to {name} …")
+            self.model.setText(words.format(name=name))
         elif running is None:
             self.model.setText(self.tr("no model"))
         else:
