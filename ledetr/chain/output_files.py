@@ -16,15 +16,16 @@ MEGABYTE = 1_000_000
 _CHECK_PERIOD_S = 1.0
 
 
-def output_error(path: Path, error: OSError) -> OutputError:
-    """The sentence for a write that failed."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+def output_error(path: Path, error: Exception) -> OutputError:
+    """The sentence for a write that failed: an OSError, or an error of FFmpeg, which has the same fields."""
+    code: int | None = getattr(error, "errno", None)
+    if code in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(f"The disk that holds {path.parent} is full; free some space or choose another folder.")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"Writing in the folder {path.parent} is not permitted; choose another one with -o.")
-    if error.errno == errno.ENAMETOOLONG:
+    if code == errno.ENAMETOOLONG:
         return OutputError(f"The name {path.name[:40]}... is too long for this disk; choose a shorter one with -o.")
-    reason = error.strerror or str(error)
+    reason = str(getattr(error, "strerror", None) or error or type(error).__name__)
     return OutputError(f"Cannot write {path}: {reason[:1].lower()}{reason[1:]}.")
 
 
@@ -152,6 +153,19 @@ class DiskWatch:
         reserve = min(max(500 * MEGABYTE, usage.total // 50), usage.total // 10)
         if usage.free < reserve:
             raise OutputError(
-                f"The disk that holds {self._folder} is nearly full: {usage.free / MEGABYTE:.0f} MB are left, and "
-                f"{reserve / MEGABYTE:.0f} MB are kept free; free some space or choose another folder."
+                f"The disk that holds {self._folder} is nearly full: {_size(usage.free)} are left, and "
+                f"{_size(reserve)} are kept free; free some space or choose another folder."
             )
+
+    def check_room_for(self, nbytes: int) -> None:
+        """Raises OutputError where a file of this size does not fit any more."""
+        free = shutil.disk_usage(self._folder).free
+        if free < nbytes * 1.01 + 65536:
+            raise OutputError(
+                f"The disk that holds {self._folder} is full: {_size(nbytes)} are needed to complete the file and "
+                f"{_size(free)} are left; free some space or choose another folder."
+            )
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / MEGABYTE:.0f} MB" if nbytes >= 10 * MEGABYTE else f"{nbytes / MEGABYTE:.1f} MB"

@@ -146,6 +146,7 @@ class VideoWriter:
         self._chapters = list(chapters)
         self._disk = DiskWatch(self.path.parent)
         self._disk.check()
+        self._closed = self._published = False
         self._first_pts: int | None = None
         self._last_pts: int | None = None
         self._last_dts: int | None = None
@@ -285,19 +286,26 @@ class VideoWriter:
         """Complete the file and give it its name, which comes back."""
         with self._disk_errors():
             self._close_encoder()
-            done = self.part if self._is_matroska else self._copy_to_final_form()
+            if self._is_matroska:
+                done = self.part
+            else:
+                self._disk.check_room_for(self.nbytes)
+                done = self._copy_to_final_form()
         self.path = publish(done, self.path, overwrite=self._overwrite)
         self.part.unlink(missing_ok=True)
+        self._published = True
         return self.path
 
     def keep_partial(self) -> Path | None:
         """End early: what there is becomes `name.partial.mp4`, which comes back; None where there was no picture.
 
-        Does what can be done on a full disk: the last two seconds may be missing there.
+        Does what can be done on a full disk: the last two seconds may be missing there. A finished file stays so.
         """
+        if self._published:
+            return self.path
         try:
             self._close_encoder()
-        except (OSError, ValueError):  # what was flushed before stays readable
+        except (OSError, av.error.FFmpegError):  # what was flushed before stays readable
             self._close_quietly()
         if self.frames == 0 or self.nbytes == 0:
             self.part.unlink(missing_ok=True)
@@ -306,19 +314,23 @@ class VideoWriter:
         return self.path
 
     def abort(self) -> None:
-        """Leave nothing behind."""
+        """Leave nothing behind; a finished file stays."""
         self._close_quietly()
         self.part.unlink(missing_ok=True)
 
     def _close_encoder(self) -> None:
+        if self._closed:
+            return
         if self.frames:
             self._encode(None)
+        self._closed = True
         self._output.close()
 
     def _close_quietly(self) -> None:
+        self._closed = True
         try:
             self._output.close()
-        except (OSError, ValueError):  # the trailer did not fit; the file is given up or kept as it is
+        except (OSError, av.error.FFmpegError):  # the trailer did not fit; the file is given up or kept as it is
             return
 
     def _copy_to_final_form(self) -> Path:
@@ -360,7 +372,7 @@ class VideoWriter:
     def _disk_errors(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except (OSError, av.error.FFmpegError) as error:
             raise output_error(self.path, error) from error
 
 

@@ -60,6 +60,7 @@ class SideFile:
     ) -> None:
         self.path = choose_target(path, overwrite=overwrite, sources=sources)
         self._overwrite = overwrite
+        self._published = False
         self._rows = 0
         self._part = reserve_part(self.path)
         self._file: TextIO = self._part.open("w", encoding=self.encoding, newline="")
@@ -77,10 +78,13 @@ class SideFile:
             self._end()
             self._file.close()
         self.path = publish(self._part, self.path, overwrite=self._overwrite)
+        self._published = True
         return self.path
 
     def keep_partial(self) -> Path:
-        """End early, well-formed, as `name.partial.ext`, which comes back."""
+        """End early, well-formed, as `name.partial.ext`, which comes back. A finished file stays so."""
+        if self._published:
+            return self.path
         try:
             self._end()
             self._file.close()

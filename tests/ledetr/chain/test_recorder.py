@@ -314,7 +314,7 @@ def test_the_disk_is_called_full_in_time(
 ) -> None:
     monkeypatch.setattr(output_files.shutil, "disk_usage", lambda _: Usage(total_mb * 10**6, 0, free_mb * 10**6))
     if full:
-        with pytest.raises(OutputError, match=f"nearly full: {free_mb} MB are left"):
+        with pytest.raises(OutputError, match="nearly full: .* MB are left"):
             DiskWatch(tmp_path).check()
     else:
         DiskWatch(tmp_path).check()
@@ -333,3 +333,25 @@ def test_the_disk_is_looked_at_once_a_second(tmp_path: Path, monkeypatch: pytest
     for _ in range(6):
         watch.check()
     assert len(looks) == 3
+
+
+def test_no_room_for_the_final_form_is_said_and_all_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = writer_for(tmp_path / "out.mp4")
+    for time in NTSC_FILM:
+        writer.write(grey(100), time)
+    monkeypatch.setattr(output_files.shutil, "disk_usage", lambda _: Usage(10**12, 0, 1000))
+
+    with pytest.raises(OutputError, match="are needed to complete the file"):
+        writer.finish()
+    path = writer.keep_partial()
+    assert path is not None and len(times_of(path)) == len(NTSC_FILM)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.partial.mp4"]
+
+
+def test_what_is_finished_stays_finished(tmp_path: Path) -> None:
+    writer = writer_for(tmp_path / "out.mp4")
+    writer.write(grey(100), 0)
+    path = writer.finish()
+    assert writer.keep_partial() == path
+    writer.abort()
+    assert len(times_of(path)) == 1
