@@ -28,8 +28,9 @@ application.Window = Watched
 """
 CLOSE_WITH_THE_FIRST_BOXES = """
 def look(window, session):
-    if session.shown is not None and session.shown.detections.model_id:
-        print(session.state.source.display_name, session.shown.detections.model_id)
+    problem = session.state.problem
+    if problem is not None or (session.shown is not None and session.shown.detections.model_id):
+        print(problem or f"{session.state.source.display_name} {session.shown.detections.model_id}")
         window.timer.stop()
         window.close()
 """
