@@ -22,6 +22,8 @@ from ledetr.frame import Frame
 # Python-level margin over the library's own limits, so that its better message comes first where it comes at all.
 _MARGIN_S = 0.5
 _RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
+# A source that is lost again sooner than this was not really back: the tries are counted on.
+_STEADY_NS = 10_000_000_000
 # How far back to look for the frame before the first one that is remembered.
 _REWINDS_S = (2.0, 10.0, 60.0, float("inf"))
 
@@ -97,6 +99,8 @@ class Capture:
         self._changed = threading.Condition()
         self._interrupt = threading.Event()  # set by every command; ends the wait for a frame's time
         self._stop = threading.Event()
+        self._attempt = 0
+        self._back_ns = -_STEADY_NS
         self._paused = paused
         self._ended = False
         self._show_one = False
@@ -349,15 +353,16 @@ class Capture:
 
     def _bring_back(self, lost: SourceLost) -> None:
         lost_ns = self._clock.now_ns()
+        if lost_ns - self._back_ns >= _STEADY_NS:
+            self._attempt = 0
         self._listener.on_signal(Signal.LOST)
         self._listener.on_event(Stalled(self._config.read_deadline_s if isinstance(lost, Overdue) else 0.0, str(lost)))
-        attempt = 0
         while True:
-            attempt += 1
+            self._attempt += 1
             self._guard.close()
-            if self._config.retries is not None and attempt > self._config.retries:
+            if self._config.retries is not None and self._attempt > self._config.retries:
                 raise lost
-            self._wait_before(attempt)
+            self._wait_before(self._attempt)
             self.epoch += 1
             try:
                 self.info = self._open_guarded()
@@ -367,7 +372,8 @@ class Capture:
         self._listener.on_jump()
         with self._changed:
             self._listener.on_signal(Signal.RESTORED_PAUSED if self._paused else Signal.RESTORED_PLAYING)
-        self._listener.on_event(Restored((self._clock.now_ns() - lost_ns) / 1e9, self.info))
+        self._back_ns = self._clock.now_ns()
+        self._listener.on_event(Restored((self._back_ns - lost_ns) / 1e9, self.info))
 
     def _wait_before(self, attempt: int) -> None:
         delay_s = _RETRY_DELAYS_S[min(attempt, len(_RETRY_DELAYS_S)) - 1]

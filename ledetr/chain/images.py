@@ -27,7 +27,7 @@ from ledetr.frame import Frame, FrameMeta
 
 PIXEL_LIMIT = 100_000_000
 # Pillow finds the format by the first bytes; these are the ones that pictures of a detector come in.
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "MPO")
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 _LIST_LIMIT_BYTES = 64 * 1024 * 1024
 
 
@@ -75,8 +75,11 @@ def _upright_rgb(image: Image.Image) -> np.ndarray:
 
 
 def natural_key(text: str) -> list[tuple[int, int | str]]:
-    """Sort key in which frame2 comes before frame10."""
-    return [(0, int(part)) if part.isdecimal() else (1, part.casefold()) for part in re.split(r"(\d+)", text)]
+    """Sort key in which frame2 comes before frame10; names that differ in case or zeros only keep a fixed order."""
+    parts: list[tuple[int, int | str]] = [
+        (0, int(part)) if part.isdecimal() else (1, part.casefold()) for part in re.split(r"(\d+)", text)
+    ]
+    return [*parts, (2, text)]
 
 
 def list_images(spec: ImageSpec | FolderSpec | ListSpec) -> list[Path]:

@@ -8,16 +8,19 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from ledetr.chain.clock import Clock
 from ledetr.chain.results import Result
 
+T = TypeVar("T")
+
 RATE_WINDOW_NS = 2_000_000_000
 AGE_WINDOW_NS = 10_000_000_000
 # Bounds the memory of a window of time where events come faster than any screen or camera.
-_MOST_EVENTS = 10_000
+_MOST_EVENTS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,21 @@ class MeterSnapshot:
     discarded: int = 0
 
 
+class _Window(Generic[T]):
+    """Values of the last AGE_WINDOW_NS; older ones are let go as newer ones come."""
+
+    def __init__(self) -> None:
+        self._values: deque[tuple[int, T]] = deque(maxlen=_MOST_EVENTS)
+
+    def add(self, at_ns: int, value: T) -> None:
+        self._values.append((at_ns, value))
+        while at_ns - self._values[0][0] > AGE_WINDOW_NS:
+            self._values.popleft()
+
+    def since(self, now_ns: int) -> list[T]:
+        return [value for at_ns, value in self._values if now_ns - at_ns <= AGE_WINDOW_NS]
+
+
 class Meters:
     """Fed by the threads of a chain, read by anyone."""
 
@@ -59,8 +77,8 @@ class Meters:
             self._captures: deque[int] = deque(maxlen=_MOST_EVENTS)
             self._publishes: deque[int] = deque(maxlen=_MOST_EVENTS)
             self._paints: deque[int] = deque(maxlen=_MOST_EVENTS)
-            self._ages: deque[tuple[int, float]] = deque(maxlen=_MOST_EVENTS)
-            self._stages: deque[tuple[int, dict[str, float]]] = deque(maxlen=_MOST_EVENTS)
+            self._ages: _Window[float] = _Window()
+            self._stages: _Window[dict[str, float]] = _Window()
             self._captured = self._published = self._painted = 0
             self._dropped_before_inference = self._dropped_before_paint = self._discarded = 0
             self._last_painted = 0
@@ -94,9 +112,9 @@ class Meters:
                 self._last_painted = result.number - 1
             self._published += 1
             self._publishes.append(result.timings.published_ns)
-            self._stages.append((result.timings.published_ns, _stage_ms(result)))
+            self._stages.add(result.timings.published_ns, _stage_ms(result))
             if not self._painted:
-                self._ages.append((result.timings.published_ns, _age_ms(result, result.timings.published_ns)))
+                self._ages.add(result.timings.published_ns, _age_ms(result, result.timings.published_ns))
 
     def on_painted(self, result: Result) -> None:
         """A result reached the screen; painting it again changes nothing."""
@@ -109,18 +127,18 @@ class Meters:
             if result.number <= self._last_painted:
                 return
             if not self._painted:
-                self._ages.clear()
+                self._ages = _Window()
             self._painted += 1
             self._dropped_before_paint += result.number - self._last_painted - 1
             self._last_painted = result.number
             if not result.again:
-                self._ages.append((now_ns, _age_ms(result, now_ns)))
+                self._ages.add(now_ns, _age_ms(result, now_ns))
 
     def snapshot(self) -> MeterSnapshot:
         """The numbers now."""
         with self._lock:
             now_ns = self._clock.now_ns()
-            ages = [age for at_ns, age in self._ages if now_ns - at_ns <= AGE_WINDOW_NS]
+            ages = self._ages.since(now_ns)
             return MeterSnapshot(
                 capture_fps=self._rate(self._captures, now_ns),
                 infer_fps=self._rate(self._publishes, now_ns),
@@ -128,7 +146,7 @@ class Meters:
                 dropped=self._dropped_before_inference + self._dropped_before_paint,
                 age_p50_ms=float(np.percentile(ages, 50)) if ages else None,
                 age_p95_ms=float(np.percentile(ages, 95)) if ages else None,
-                stage_ms=_means(stages for at_ns, stages in self._stages if now_ns - at_ns <= AGE_WINDOW_NS),
+                stage_ms=_means(self._stages.since(now_ns)),
                 captured=self._captured,
                 published=self._published,
                 painted=self._painted,

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from ledetr.chain.mailbox import ByteQueue
+from ledetr.chain.mailbox import DEFAULT_QUEUE_BYTES, ByteQueue
 from ledetr.chain.overlay import Mark, draw_marks
 from ledetr.chain.recorder import VideoWriter, choose_codec
 from ledetr.chain.results import Result
 from ledetr.errors import LeDetrError, OutputError
 from ledetr.frame import Frame
+
+QUEUE_BYTES = DEFAULT_QUEUE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Recording:
         self._rate = rate
         self._may_drop = may_drop
         self._done = done
-        self._queue: ByteQueue[Result] = ByteQueue()
+        self._queue: ByteQueue[Result] = ByteQueue(QUEUE_BYTES)
         self._timeline: Timeline | None = None
         self._writer: VideoWriter | None = None
         self._dropped = 0

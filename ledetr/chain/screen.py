@@ -30,6 +30,7 @@ class Screen:
         self._epoch = epoch
         self._seq = 0
         self._start_ns: int | None = None
+        self._next_tick = 0
         self._stop = threading.Event()
         try:
             self._grabber = mss.mss()
@@ -64,12 +65,13 @@ class Screen:
 
     def read(self) -> Frame | None:
         """The screen at its next moment; moments that were missed are left out."""
-        now_ns = self._clock.now_ns()
         if self._start_ns is None:
-            self._start_ns = now_ns
-        period_ns = 1_000_000_000 / RATE
-        tick = -int(-(now_ns - self._start_ns) // period_ns)
-        if not self._clock.sleep_until(self._start_ns + int(tick * period_ns) + 1, self._stop):
+            self._start_ns = self._clock.now_ns()
+        missed_to = -(-(self._clock.now_ns() - self._start_ns) * RATE // 1_000_000_000)
+        tick = max(self._next_tick, int(missed_to))
+        self._next_tick = tick + 1
+        due_ns = self._start_ns + int(-(-tick * 1_000_000_000 // RATE))
+        if not self._clock.sleep_until(due_ns, self._stop):
             return None
         try:
             shot = self._grabber.grab(self._area)

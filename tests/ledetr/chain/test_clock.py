@@ -21,9 +21,7 @@ def test_monotonic_clock_stops_at_once() -> None:
 
 def test_fake_clock_moves_only_when_advanced(wait_until) -> None:
     clock, woke = FakeClock(100), threading.Event()
-    sleeper = threading.Thread(
-        target=lambda: clock.sleep_until(150, threading.Event()) and woke.set(), name="sleeper"
-    )
+    sleeper = threading.Thread(target=lambda: clock.sleep_until(150, threading.Event()) and woke.set(), name="sleeper")
     sleeper.start()
     wait_until(lambda: clock.sleepers() == {"sleeper": 150})
     clock.advance(49)
