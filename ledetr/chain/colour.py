@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from ledetr.chain.tone import HLG, PQ, to_standard_range
 from ledetr.frame import Colour
 
-BT709, BT601, RGB = 1, 6, 0
-PQ, HLG = 16, 18
+BT709, BT601 = 1, 6
 _UNTAGGED = 2
 _LIMITED, _FULL = 1, 2
 
@@ -129,7 +129,8 @@ def is_hdr(colour: Colour) -> bool:
 def upright_rgb(frame: av.VideoFrame, orientation: Orientation | None = None) -> np.ndarray:
     """(H, W, 3) uint8 RGB, upright, C-contiguous and writable, of a decoded frame.
 
-    orientation: from the frame's own display matrix where not given. More than 8 bits become 8.
+    orientation: from the frame's own display matrix where not given. More than 8 bits become 8, and high dynamic range
+    becomes standard range in BT.709.
     """
     colour = resolved(colour_of(frame), frame.height)
     converted = _reformatter().reformat(
@@ -142,6 +143,8 @@ def upright_rgb(frame: av.VideoFrame, orientation: Orientation | None = None) ->
         threads=1,
     )
     rgb = converted.to_ndarray()
+    if colour.transfer in (PQ, HLG):
+        rgb = to_standard_range(rgb, colour.transfer, colour.primaries)
     return (orientation_of(frame) if orientation is None else orientation).apply(rgb)
 
 
@@ -182,13 +185,14 @@ def output_colour(source: Colour, stored_height: int, written_height: int) -> Co
 
     They are the source's own, except: a matrix that YUV cannot have (RGB, or one we do not read) is replaced by the one
     used; where source and output would be guessed differently, because the turn changed the height, the guess is
-    written down; the curves of high dynamic range are not put on pictures of standard range.
+    written down; what was of high dynamic range is BT.709 now.
     """
+    if is_hdr(source):
+        return Colour(matrix=BT709, full_range=False, primaries=BT709, transfer=BT709)
     used = resolved(source, stored_height)
     guess_moves = source.matrix is None and used.matrix != resolved(Colour(), written_height).matrix
     unwritable = source.matrix is not None and source.matrix != used.matrix
-    colour = replace(source, matrix=used.matrix if guess_moves or unwritable else source.matrix)
-    return replace(colour, transfer=None, primaries=None) if is_hdr(source) else colour
+    return replace(source, matrix=used.matrix if guess_moves or unwritable else source.matrix)
 
 
 def _reformatter() -> VideoReformatter:

@@ -17,6 +17,7 @@ from ledetr.chain.colour import (
     rgb_to_video_frame,
     upright_rgb,
 )
+from ledetr.chain.tone import to_standard_range
 from ledetr.frame import Colour
 
 # H.273 code: (Kr, Kb), from BT.709, BT.601 and BT.2020.
@@ -168,7 +169,32 @@ def test_a_guess_is_written_down_where_the_turn_would_change_it() -> None:
 
 def test_curves_of_high_dynamic_range_are_not_put_on_standard_pictures() -> None:
     hdr = Colour(matrix=9, full_range=False, primaries=9, transfer=16)
-    assert output_colour(hdr, 2160, 2160) == Colour(matrix=9, full_range=False)
+    assert output_colour(hdr, 2160, 2160) == Colour(matrix=1, full_range=False, primaries=1, transfer=1)
+
+
+# Codes of BT.2408 table 1: reference white (203 cd/m2) lies at 58 % of PQ and 75 % of HLG, grey (26) at 38 %.
+@pytest.mark.parametrize(
+    ("transfer", "level", "light"), [(16, 0.58, 1.0), (18, 0.75, 1.0), (16, 0.38, 26 / 203), (18, 0.38, 26 / 203)]
+)
+def test_light_of_high_dynamic_range_is_shown_at_the_standard_level(transfer: int, level: float, light: float) -> None:
+    code = round(255 * level)
+    shown = to_standard_range(np.full((2, 3, 3), code, np.uint8), transfer, 9)
+    bent = light if light <= 0.75 else 0.75 + 0.25 * np.tanh((light - 0.75) / 0.25)
+    assert shown.shape == (2, 3, 3) and np.ptp(shown) <= 1  # grey stays grey
+    assert abs(int(shown[0, 0, 0]) - 255 * bent ** (1 / 2.4)) <= 4  # one step of an 8-bit PQ code is about 3 levels
+
+
+@pytest.mark.parametrize("transfer", [16, 18])
+def test_brighter_is_never_shown_darker(transfer: int) -> None:
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    shown = to_standard_range(ramp, transfer, 9)[0, :, 1].astype(int)
+    assert shown[0] == 0 and shown[-1] == 255 and (np.diff(shown) >= 0).all()
+
+
+def test_a_frame_of_high_dynamic_range_is_read_in_standard_range() -> None:
+    white = np.full((16, 16, 3), round(255 * 0.58), np.uint8)
+    frame = rgb_to_video_frame(white, Colour(matrix=9, full_range=False, primaries=9, transfer=16), "yuv420p10le")
+    assert 244 <= upright_rgb(frame).mean() <= 252
 
 
 def test_a_matrix_that_yuv_cannot_have_is_replaced_by_the_one_used() -> None:

@@ -314,7 +314,7 @@ def test_the_disk_is_called_full_in_time(
 ) -> None:
     monkeypatch.setattr(output_files.shutil, "disk_usage", lambda _: Usage(total_mb * 10**6, 0, free_mb * 10**6))
     if full:
-        with pytest.raises(OutputError, match="nearly full: .* MB are left"):
+        with pytest.raises(OutputError, match=r"nearly full: .* MB are left"):
             DiskWatch(tmp_path).check()
     else:
         DiskWatch(tmp_path).check()
