@@ -32,7 +32,7 @@ def load_lite0(backbone: LiteNat) -> None:
     with resources.as_file(folder / "efficientnet-lite0-57934424.pth") as path:
         state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     _copy_conv_norm(backbone.stem, state, "_conv_stem", "_bn0")
-    blocks = [b for stage in backbone.stages for b in stage if not isinstance(b, NeighborhoodMixer)]
+    blocks = [b for stage in backbone.stages for b in stage.children() if not isinstance(b, NeighborhoodMixer)]
     for i, block in enumerate(blocks):
         assert isinstance(block, MBConv)
         prefix = f"_blocks.{i}."

@@ -28,7 +28,8 @@ def _silence_telemetry() -> None:
 
 _silence_telemetry()
 
-import openvino  # noqa: E402  (telemetry must be silent before the import)
+# Under its own name again: whoever needs OpenVINO takes it from here, after it was silenced.
+import openvino as openvino  # noqa: E402
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 IR_NAME = "model.xml"

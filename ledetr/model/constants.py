@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.jit._trace import is_tracing
 
 _KEPT = 256
 _on_device: OrderedDict[tuple[int, torch.device, torch.dtype], tuple[np.ndarray, Tensor]] = OrderedDict()
@@ -20,6 +21,9 @@ def constant(table: np.ndarray, device: torch.device, dtype: torch.dtype) -> Ten
 
     `table` must be one that its builder keeps (lru_cache): arrays are told apart by identity.
     """
+    if is_tracing():
+        # A trace holds the table as a constant of the graph; it is run twice and must look the same both times.
+        return torch.from_numpy(table).to(device, dtype)
     key = (id(table), device, dtype)
     kept = _on_device.get(key)
     if kept is not None and kept[0] is table:

@@ -154,4 +154,5 @@ def _recolour(pixels: np.ndarray, colour: tuple[float, float, float]) -> np.ndar
     wide = pixels.astype(np.float32)
     grey = wide @ np.array([0.299, 0.587, 0.114], np.float32)
     wide = grey[..., None] + (wide - grey[..., None]) * saturation
-    return np.clip(wide * gain + offset, 0, 255).astype(np.uint8)
+    changed: np.ndarray = np.clip(wide * gain + offset, 0, 255).astype(np.uint8)
+    return changed
