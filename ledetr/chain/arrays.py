@@ -49,7 +49,7 @@ class Arrays:
             return np.array(rgb, order="C"), None if pts_s is None else Fraction(pts_s)
         return None
 
-    def read(self) -> Frame | None:
+    def read(self, skip_to_s: float | None = None) -> Frame | None:
         """The next array."""
         item, self._pending = self._pending or self._next_item(), None
         if item is None:

@@ -218,7 +218,7 @@ class LiveStream:
             has_audio=bool(self._container.streams.audio),
         )
 
-    def read(self) -> Frame | None:
+    def read(self, skip_to_s: float | None = None) -> Frame | None:
         """The next frame; never None, since a live stream that ends is lost."""
         decoded, self._pending = self._pending or self._next_decoded(), None
         captured_ns = self._clock.now_ns()

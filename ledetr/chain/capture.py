@@ -22,6 +22,8 @@ from ledetr.frame import Frame
 # Python-level margin over the library's own limits, so that its better message comes first where it comes at all.
 _MARGIN_S = 0.5
 _RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
+# A file that is read later than this leaves out what is late.
+_LATE_S = 0.1
 # A source that is lost again sooner than this was not really back: the tries are counted on.
 _STEADY_NS = 10_000_000_000
 # How far back to look for the frame before the first one that is remembered.
@@ -57,6 +59,10 @@ class CaptureListener(Protocol):
 
     def on_discarded(self) -> None:
         """It was thrown away because a live source is paused."""
+        ...
+
+    def on_skipped(self, count: int) -> None:
+        """Frames of a file were left out, because it cannot be read at its pace."""
         ...
 
     def on_signal(self, signal: Signal) -> None:
@@ -96,6 +102,8 @@ class Capture:
         self.info: SourceInfo | None = None
         self.guards: list[GuardedSource] = []
         self._history = History(config.history_bytes)
+        self._shown: Frame | None = None
+        self._next_seq = 0
         self._changed = threading.Condition()
         self._interrupt = threading.Event()  # set by every command; ends the wait for a frame's time
         self._stop = threading.Event()
@@ -239,7 +247,7 @@ class Capture:
     # Files.
 
     def _play_one(self) -> None:
-        frame = self._history.upcoming() or self._read_into_history()
+        frame = self._history.upcoming() or self._read_into_history(self._skip_to_s())
         if frame is None:
             self._end()
             return
@@ -253,16 +261,30 @@ class Capture:
         if show_at_once:
             self.pacer.reset()
 
+    def _skip_to_s(self) -> float | None:
+        """Where to go on when the source cannot be read at its pace: what is late already need not be converted."""
+        due, shown = self.pacer.now(), self._shown
+        if due is None or shown is None or self._every or not self._config.paced:
+            return None
+        late_s = float(due - shown.meta.pts * shown.meta.time_base)
+        return float(due) if late_s > _LATE_S else None
+
     def _show(self, frame: Frame) -> None:
         self._history.move_to(frame)
+        self._shown = frame
         self._listener.on_captured()
         # Its age counts from now, when it was due, not from when it was decoded ahead or first shown.
         meta = replace(frame.meta, t_capture_ns=self._clock.now_ns())
         self._listener.on_frame(Frame(meta, frame.rgb), self._every)
 
-    def _read_into_history(self) -> Frame | None:
-        frame = self._guard.read(self._config.read_deadline_s + _MARGIN_S)
+    def _read_into_history(self, skip_to_s: float | None = None) -> Frame | None:
+        frame = self._guard.read(self._config.read_deadline_s + _MARGIN_S, skip_to_s)
         if frame is not None:
+            skipped = frame.meta.seq - self._next_seq
+            self._next_seq = frame.meta.seq + 1
+            if skipped:
+                self._listener.on_skipped(skipped)
+                self._history.clear()  # a step back must not jump over the hole
             self._history.append(frame)
         return frame
 
@@ -289,6 +311,7 @@ class Capture:
         self._listener.on_jump()
         self._guard.seek(pts_s, self._config.read_deadline_s + _MARGIN_S)
         self._history.clear()
+        self._next_seq = 0
         self.pacer.reset()
 
     def _do_step(self, step: int) -> None:
@@ -310,10 +333,9 @@ class Capture:
     def _rewind(self) -> Frame | None:
         """The frame before the oldest that is remembered, read again from an earlier place; None at the start."""
         assert self.info is not None  # _open comes first
-        current = self._history.current()
-        if current is None:
+        if self._shown is None:
             return None
-        now = current.meta.pts * current.meta.time_base
+        now = self._shown.meta.pts * self._shown.meta.time_base
         for back_s in _REWINDS_S:
             start_s = max(self.info.start_s, float(now) - back_s)
             self._jump(start_s)

@@ -52,9 +52,11 @@ class GuardedSource:
         self.thread.start()
         return self._ask(self._do_open, deadline_s, f"{self._name!r} did not answer within {deadline_s:g} s.")
 
-    def read(self, deadline_s: float) -> Frame | None:
-        """The next frame or None at the end; raises SourceError, Overdue or Cancelled."""
-        return self._ask(self._do_read, deadline_s, f"{self._name!r} sent no picture for {deadline_s:g} s.")
+    def read(self, deadline_s: float, skip_to_s: float | None = None) -> Frame | None:
+        """See FrameSource.read; raises SourceError, Overdue or Cancelled."""
+        return self._ask(
+            lambda: self._do_read(skip_to_s), deadline_s, f"{self._name!r} sent no picture for {deadline_s:g} s."
+        )
 
     def seek(self, pts_s: float, deadline_s: float) -> None:
         """See FrameSource.seek."""
@@ -120,9 +122,9 @@ class GuardedSource:
         self._source = self._open_it()
         return self._source.info
 
-    def _do_read(self) -> Frame | None:
+    def _do_read(self, skip_to_s: float | None) -> Frame | None:
         assert self._source is not None  # open comes first
-        return self._source.read()
+        return self._source.read(skip_to_s)
 
     def _do_seek(self, pts_s: float) -> None:
         assert self._source is not None  # open comes first

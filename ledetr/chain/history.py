@@ -35,10 +35,6 @@ class History:
         """The frame is shown now; it must be one of those kept."""
         self._shown = next(i for i, kept in enumerate(self._frames) if kept is frame)
 
-    def current(self) -> Frame | None:
-        """The frame shown."""
-        return self._frames[self._shown] if self._shown >= 0 else None
-
     def upcoming(self) -> Frame | None:
         """The frame after the one shown, where it was read already."""
         return self._frames[self._shown + 1] if self._shown + 1 < len(self._frames) else None

@@ -168,7 +168,7 @@ class Images:
                     self.unreadable.append((self._paths[index], error))
         return None
 
-    def read(self) -> Frame | None:
+    def read(self, skip_to_s: float | None = None) -> Frame | None:
         """The next picture that can be read; its file is then in `path`."""
         loaded, self._pending = self._pending or self._load_next(), None
         if loaded is None:

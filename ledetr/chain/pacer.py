@@ -32,6 +32,13 @@ class Pacer:
         """The next frame is due at once and begins a new plan: after a pause, a seek, a gap."""
         self._anchor = None
 
+    def now(self) -> Fraction | None:
+        """The pts (seconds) that is due now by the plan; None without one."""
+        if self._anchor is None:
+            return None
+        pts, since_ns = self._anchor
+        return pts + Fraction(self._clock.now_ns() - since_ns, 1_000_000_000) * Fraction(self._speed)
+
     def due_ns(self, pts: Fraction, *, may_slip: bool) -> int:
         """When the frame at pts (seconds) is due. may_slip: a late frame moves the plan, none is meant to be missed."""
         now_ns = self._clock.now_ns()

@@ -63,7 +63,7 @@ class Screen:
             )
         return {"left": int(screen["left"]) + x, "top": int(screen["top"]) + y, "width": width, "height": height}
 
-    def read(self) -> Frame | None:
+    def read(self, skip_to_s: float | None = None) -> Frame | None:
         """The screen at its next moment; moments that were missed are left out."""
         if self._start_ns is None:
             self._start_ns = self._clock.now_ns()

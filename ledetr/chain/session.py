@@ -109,6 +109,12 @@ class Session:
         """Count it."""
         self._meters.on_discarded(1)
 
+    def on_skipped(self, count: int) -> None:
+        """They came and were dropped."""
+        for _ in range(count):
+            self._meters.on_captured()
+        self._meters.on_dropped(count)
+
     def on_signal(self, signal: Signal) -> None:
         """Hand it on with our name."""
         self._listener.on_session_signal(self, signal)

@@ -63,8 +63,12 @@ class FrameSource(Protocol):
         """What it is; may change after a reconnect, never between two frames of one epoch."""
         ...
 
-    def read(self) -> Frame | None:
-        """The next frame, None at the end; raises SourceError. Blocks at most about READ_DEADLINE_S."""
+    def read(self, skip_to_s: float | None = None) -> Frame | None:
+        """The next frame, None at the end; raises SourceError. Blocks at most about READ_DEADLINE_S.
+
+        skip_to_s: frames before this time, but for the last of all, may be left out where that is cheaper; they are
+        counted in seq.
+        """
         ...
 
     def seek(self, pts_s: float) -> None:

@@ -94,6 +94,9 @@ class _HandOver:
     def on_discarded(self) -> None:
         """Nobody counts."""
 
+    def on_skipped(self, count: int) -> None:
+        """Nobody counts."""
+
     def on_signal(self, signal: Signal) -> None:
         """A generator has no states."""
 

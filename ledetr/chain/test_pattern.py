@@ -54,7 +54,7 @@ class TestPattern:
             seekable=not spec.live,
         )
 
-    def read(self) -> Frame | None:
+    def read(self, skip_to_s: float | None = None) -> Frame | None:
         """The next frame that is not dropped; where live, not before its time."""
         number = self._next
         while _dropped(number, self._spec):

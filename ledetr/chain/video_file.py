@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 import av
@@ -93,10 +94,18 @@ class VideoFile:
     def _time_base(self) -> Fraction:
         return Fraction(self._stream.time_base or Fraction(1, 90000))
 
-    def read(self) -> Frame | None:
-        """The next frame; None at the end."""
+    def read(self, skip_to_s: float | None = None) -> Frame | None:
+        """The next frame; None at the end. What is skipped is decoded and not converted."""
         decoded, self._pending = self._pending or self._next_decoded(), None
+        if decoded is not None and skip_to_s is not None:
+            decoded = self._skipped_to(decoded, round(Fraction(skip_to_s) / self._time_base))
         return None if decoded is None else self._frame(decoded)
+
+    def _skipped_to(self, decoded: av.VideoFrame, target: int) -> av.VideoFrame:
+        while _pts(decoded) < target and (following := self._next_decoded()) is not None:
+            decoded = following
+            self._count()
+        return decoded
 
     def _frame(self, decoded: av.VideoFrame) -> Frame:
         t_capture_ns = self._clock.now_ns()
@@ -115,9 +124,12 @@ class VideoFile:
             colour=colour_of(decoded),
             index=self._index,
         )
+        self._count()
+        return Frame(meta, rgb)
+
+    def _count(self) -> None:
         self._seq += 1
         self._index = None if self._index is None else self._index + 1
-        return Frame(meta, rgb)
 
     def _next_decoded(self) -> av.VideoFrame | None:
         try:
@@ -154,16 +166,44 @@ class VideoFile:
 
         Frames between the key frame and the target are decoded and not converted.
         """
-        target = max(round(Fraction(pts_s) / self._time_base), round(self.info.start_s / self._time_base))
+        target = max(round(Fraction(pts_s) / self._time_base), self._start_pts)
         self._pending = self._decoded_at(target)
         self._epoch += 1
         self._seq = 0
-        at_start = self._pending is not None and _pts(self._pending) <= round(self.info.start_s / self._time_base)
-        self._index = 0 if at_start else None
+        self._index = None if self._pending is None else self._index_of(self._pending)
+
+    def _index_of(self, decoded: av.VideoFrame) -> int | None:
+        """The number of the frame in the file after a jump; None where only counting from the start could tell."""
+        from_start = _pts(decoded) - self._start_pts
+        if from_start <= 0:
+            return 0
+        if self._frame_ticks == 0:
+            return None
+        frames = from_start / self._frame_ticks
+        return round(frames) if abs(frames - round(frames)) * self._frame_ticks <= self._rounding_ticks else None
+
+    @cached_property
+    def _frame_ticks(self) -> Fraction:
+        """Ticks from frame to frame where the file's index shows that all are alike, but for rounding; else 0."""
+        ticks = [entry.timestamp for entry in self._stream.index_entries]
+        if len(ticks) < 2 or len(ticks) != self._stream.frames:
+            return Fraction(0)  # not every frame is in the index
+        step = Fraction(ticks[-1] - ticks[0], len(ticks) - 1)
+        alike = all(abs(ticks[0] + i * step - tick) <= self._rounding_ticks for i, tick in enumerate(ticks))
+        return step if alike and step > 4 * self._rounding_ticks else Fraction(0)
+
+    @property
+    def _rounding_ticks(self) -> Fraction:
+        # Many a writer rounds times to 1 ms whatever the time base.
+        return max(Fraction(1), Fraction(1, 1000) / self._time_base)
+
+    @property
+    def _start_pts(self) -> int:
+        return round(Fraction(self.info.start_s) / self._time_base)
 
     def _decoded_at(self, target: int) -> av.VideoFrame | None:
         # Where the index is poor the first picture after a jump may lie behind the target; then jump further back.
-        start = round(self.info.start_s / self._time_base)
+        start = self._start_pts
         for back_s in (0.0, 2.0, 10.0, 60.0, float("inf")):
             jump = start if back_s == float("inf") else max(start, target - round(back_s / self._time_base))
             self._jump(jump)

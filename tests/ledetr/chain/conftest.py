@@ -174,7 +174,7 @@ class ScriptedSource:
             "scripted", "scripted", live, width, height, rate, count, None, 1 / rate, seekable=not live
         )
 
-    def read(self) -> Frame | None:
+    def read(self, skip_to_s: float | None = None) -> Frame | None:
         assert not self.closed.is_set(), "read after close"
         number = self.next
         if self.count is not None and number >= self.count:

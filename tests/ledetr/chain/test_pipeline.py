@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ledetr.chain import video_file
 from ledetr.chain.capture import CaptureConfig
 from ledetr.chain.clock import FakeClock
 from ledetr.chain.pipeline import (
@@ -24,7 +25,7 @@ from ledetr.chain.pipeline import (
     State,
     Stopped,
 )
-from ledetr.chain.sources import SourceLost, VideoSpec
+from ledetr.chain.sources import SourceLost, VideoSpec, parse_source
 from ledetr.errors import LeDetrError, SourceError
 
 SPEC = VideoSpec(Path("scripted.mp4"))  # only its name is used: the opener is ours
@@ -299,6 +300,33 @@ def test_a_file_preview_leaves_out_what_inference_is_too_slow_for(
     assert p.numbers() == sorted(p.numbers()) and 6 <= len(p.results) <= 11  # 2 s at four a second, and the last
     for result in p.results:
         assert result.detections.xyxy[0, 0] == result.frame.meta.pts
+
+
+def test_a_file_that_cannot_be_converted_at_its_pace_keeps_its_pace(make_video, monkeypatch, wait_until) -> None:
+    clock, real = FakeClock(), video_file.upright_rgb
+
+    def slow(*args: Any) -> Any:
+        clock.advance(100_000_000)  # of the 40 ms that a frame has
+        return real(*args)
+
+    monkeypatch.setattr(video_file, "upright_rgb", slow)
+    path = make_video(time_base=Fraction(1, 25), pts=range(100))
+    with Pipeline(clock=clock) as pipeline:
+        shown: list[Any] = []
+        pipeline.on_result = lambda: shown.append(pipeline.latest())
+        pipeline.open(parse_source(path))
+        while not pipeline.ended:
+            wait_until(lambda: pipeline.ended or "capture" in clock.sleepers())
+            clock.advance(max([0, *(until - clock.now_ns() for until in clock.sleepers().values())]))
+        wait_until(lambda: shown and shown[-1].frame.meta.index == 99)
+        assert clock.now_ns() < 4_500_000_000  # 4 s of video; each converted it would be 10 s
+        times = [result.frame.meta.pts_s for result in shown]
+        assert times == sorted(times) and len(times) >= 15
+        assert [result.frame.meta.index for result in shown] == [round(time * 25) for time in times]
+        meters = pipeline.meters.snapshot()
+        assert meters.captured == 100 == meters.published + meters.dropped
+        pipeline.step(-1)  # not what was shown before, but the frame before
+        wait_until(lambda: shown[-1].frame.meta.index == 98)
 
 
 def test_switching_to_every_frame_acts_at_once(player, scripted_source, fake_detector, wait_until) -> None:

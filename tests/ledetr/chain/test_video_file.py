@@ -100,6 +100,36 @@ def test_seek_shows_the_first_frame_at_or_after_the_target(make_video, options, 
     source.close()
 
 
+@pytest.mark.parametrize(
+    ("time_base", "pts"),
+    [
+        (Fraction(1001, 30000), list(range(90))),
+        (Fraction(1, 1000), [round(i * Fraction(1001, 24)) for i in range(90)]),  # 24000/1001 on a grid of 1 ms
+    ],
+)
+def test_a_constant_rate_tells_the_number_after_a_jump(make_video, time_base, pts) -> None:
+    source = open_source(parse_source(make_video(time_base=time_base, pts=pts, options={"bf": "2"})))
+    for number in (40, 7, 89, 0):
+        source.seek(source.info.start_s + float(pts[number] * time_base) - 0.001)
+        assert source.read().meta.index == number
+
+
+@pytest.mark.parametrize("name", ["vfr.mp4", "no index.mkv"])
+def test_otherwise_the_number_is_not_known_after_a_jump(make_video, name) -> None:
+    source = open_source(parse_source(make_video(name, time_base=Fraction(1, 1000), pts=VFR)))
+    source.seek(0.14)
+    assert source.read().meta.index is None
+    source.seek(0)
+    assert [source.read().meta.index for _ in range(3)] == [0, 1, 2]
+
+
+def test_what_is_skipped_is_counted(make_video) -> None:
+    source = open_source(parse_source(make_video(time_base=Fraction(1, 25), pts=range(25))))
+    frames = [source.read(), source.read(skip_to_s=0.39), source.read(), source.read(skip_to_s=0.2), source.read(99)]
+    assert [frame.meta.index for frame in frames] == [frame.meta.seq for frame in frames] == [0, 10, 11, 12, 24]
+    assert source.read(skip_to_s=99) is None
+
+
 def test_epoch_begins_where_asked(make_video) -> None:
     source = open_source(parse_source(make_video()), epoch=7)
     assert source.read().meta.epoch == 7
