@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Protocol
 
 from ledetr.chain.clock import Clock
-from ledetr.chain.guard import Cancelled, GuardedSource, Overdue
+from ledetr.chain.guard import Cancelled, GuardedSource
 from ledetr.chain.history import History
 from ledetr.chain.pacer import Pacer
 from ledetr.chain.results import Eof, Event, Opened, Reconnecting, Restored, Stalled
@@ -109,6 +109,7 @@ class Capture:
         self._stop = threading.Event()
         self._attempt = 0
         self._back_ns = -_STEADY_NS
+        self._last_frame_ns = clock.now_ns()
         self._paused = paused
         self._ended = False
         self._show_one = False
@@ -203,6 +204,7 @@ class Capture:
         with self._changed:
             self._show_one = self._paused and not self.info.live
             self._listener.on_signal(Signal.OPENED_PAUSED if self._paused else Signal.OPENED_PLAYING)
+        self._last_frame_ns = self._clock.now_ns()
         self._listener.on_event(Opened(self.info))
 
     def _open_guarded(self) -> SourceInfo:
@@ -363,6 +365,7 @@ class Capture:
         if frame is None:
             self._end()
             return
+        self._last_frame_ns = self._clock.now_ns()
         self._listener.on_captured()
         self.epoch = frame.meta.epoch
         with self._changed:
@@ -378,7 +381,7 @@ class Capture:
         if lost_ns - self._back_ns >= _STEADY_NS:
             self._attempt = 0
         self._listener.on_signal(Signal.LOST)
-        self._listener.on_event(Stalled(self._config.read_deadline_s if isinstance(lost, Overdue) else 0.0, str(lost)))
+        self._listener.on_event(Stalled((lost_ns - self._last_frame_ns) / 1e9, str(lost)))
         while True:
             self._attempt += 1
             self._guard.close()

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ledetr.chain.clock import Clock
 from ledetr.chain.sources import (
@@ -24,17 +24,19 @@ from ledetr.chain.sources import (
 )
 from ledetr.errors import SourceError
 from ledetr.frame import Frame, FrameMeta
+from ledetr.pictures import MAX_PIXELS, to_rgb
 
-PIXEL_LIMIT = 100_000_000
-# Pillow finds the format by the first bytes; these are the ones that pictures of a detector come in.
+# Pillow finds the format by the first bytes; these are the ones that pictures of a detector come in. Others of its
+# formats start programs or read other files.
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 _LIST_LIMIT_BYTES = 64 * 1024 * 1024
 
 
-def load_image(path: Path, *, pixel_limit: int = PIXEL_LIMIT) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned upright as its EXIF says; transparent parts on black. Raises SourceError.
+def load_image(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, turned upright as its EXIF says; the same pixels as Detector.detect(path) sees.
 
-    The size is checked from the header, before anything is decoded. 16 bits become 8; of an animation the first frame.
+    The size is checked from the header, before anything is decoded. 16 bits become 8; of an animation the first frame;
+    transparency is left out. Raises SourceError.
     """
     check_regular_file(path)
     name = printable(path.name)
@@ -42,8 +44,8 @@ def load_image(path: Path, *, pixel_limit: int = PIXEL_LIMIT) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands in its place
             with Image.open(path, formats=_FORMATS) as image:
-                _check_size(image, name, pixel_limit)
-                return _upright_rgb(image)
+                _check_size(image, name)
+                return to_rgb(image)
     except UnidentifiedImageError:
         raise SourceError(
             f"Cannot open {name!r}: it is not a picture that can be read, whatever its name says."
@@ -54,24 +56,11 @@ def load_image(path: Path, *, pixel_limit: int = PIXEL_LIMIT) -> np.ndarray:
         raise SourceError(f"Cannot open {name!r}: the picture is cut or damaged ({error}).") from None
 
 
-def _check_size(image: Image.Image, name: str, pixel_limit: int) -> None:
+def _check_size(image: Image.Image, name: str) -> None:
     width, height = image.size
-    if width * height > pixel_limit:
-        limit = f"more than the limit of {pixel_limit / 1e6:g} million"
+    if width * height > MAX_PIXELS:
+        limit = f"more than the limit of {MAX_PIXELS / 1e6:g} million"
         raise SourceError(f"Cannot open {name!r}: it has {width} x {height} pixels, {limit}.")
-
-
-def _upright_rgb(image: Image.Image) -> np.ndarray:
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("I", "I;16", "I;16B", "I;16L"):
-        levels = np.asarray(upright).astype(np.float64)
-        grey = np.clip(levels / 257.0 + 0.5, 0, 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if upright.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in upright.info:
-        upright = upright.convert("RGBA")
-        ground = Image.new("RGBA", upright.size, (0, 0, 0, 255))
-        upright = Image.alpha_composite(ground, upright)
-    return np.ascontiguousarray(np.asarray(upright.convert("RGB")))
 
 
 def natural_key(text: str) -> list[tuple[int, int | str]]:

@@ -52,7 +52,7 @@ class Eof:
 
 @dataclass(frozen=True, slots=True)
 class Stalled:
-    """A live source sent nothing for silent_s seconds, or broke with reason."""
+    """A live source is lost, for this reason; its last frame came silent_s seconds ago."""
 
     silent_s: float
     reason: str = ""
