@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ledetr.model.ledetr import LeDetr
+from ledetr.weights import load_model
 from training.checkpoint import Checkpoints, Snapshot
 from training.depthwise import use_channels_last_depthwise
 from training.distil_cache import FIRST_TRAINED_STAGE, SHARD_VIEWS
@@ -71,7 +72,7 @@ def boxes_phase(steps: int) -> DistilConfig:
         trunk_lr=2e-4,
         decoder_lr=1e-4,
         flat_until=0.4,
-        weights=LossWeights(maps=0.5, dense=0.25, boxes=0.1),
+        weights=LossWeights(maps=0.5, dense=0.5, boxes=0.05),
     )
 
 
@@ -86,7 +87,7 @@ def deep_phase(steps: int) -> DistilConfig:
         trunk_lr=2e-4,
         decoder_lr=1e-4,
         flat_until=0.4,
-        weights=LossWeights(maps=0.5, dense=0.25, boxes=0.1),
+        weights=LossWeights(maps=0.5, dense=0.5, boxes=0.05),
     )
 
 
@@ -169,7 +170,7 @@ def groups_of(model: LeDetr, config: DistilConfig) -> list[ParameterGroup]:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Where a run reads and writes, and how long it may take. init: the run folder of an earlier phase."""
+    """Where a run reads and writes, and how long it may take. init: the folder of an earlier phase, or weights."""
 
     run: Path
     cache: Path
@@ -307,7 +308,9 @@ class Run:
 
 
 def averaged_weights(phase: Path) -> dict[str, Tensor]:
-    """The averaged weights of a phase's last checkpoint."""
+    """The averaged weights of a phase's last checkpoint, or those of a weights file: a new machine goes on from it."""
+    if phase.is_file():
+        return load_model(phase)[0].state_dict()
     return _below(Checkpoints(phase).load().weights, "ema/0/")
 
 

@@ -9,8 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ledetr.labels import COCO_CATEGORY_IDS, COCO_NAMES
 from ledetr.model.config import ledetr_n
 from ledetr.model.ledetr import LeDetr, build_model
+from ledetr.weights import save_weights
+from ledetr.weights_info import WeightsInfo
 from training import distil_cache, distil_loop, distil_losses
 from training.checkpoint import Checkpoints
 from training.distil_cache import MAX_BOXES
@@ -197,3 +200,15 @@ def test_next_phase_starts_from_the_average(options: RunOptions, tmp_path: Path)
     after = Checkpoints(options.run / "boxes").load().weights
     trained = [k for k in averaged if k.endswith("weight") and "norm" not in k]
     assert all(torch.equal(averaged[k], after[f"model/{k}"]) for k in trained)
+
+
+def test_a_weights_file_is_a_start_too(model: LeDetr, tmp_path: Path) -> None:
+    """Half precision is what ships, so the start is equal to its rounding."""
+    path = tmp_path / "n.safetensors"
+    info = WeightsInfo(
+        name="n", config=model.config, class_names=COCO_NAMES, category_ids=COCO_CATEGORY_IDS, input_hw=(416, 416)
+    )
+    save_weights(path, model, info)
+    start = distil_loop.averaged_weights(path)
+    assert start.keys() == model.state_dict().keys()
+    assert all(torch.allclose(v, start[k].to(v.dtype), rtol=1e-3, atol=1e-6) for k, v in model.state_dict().items())
