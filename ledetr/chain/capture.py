@@ -171,16 +171,10 @@ class Capture:
             return [self.thread, *(guard.thread for guard in self.guards)]
 
     @property
-    def paused(self) -> bool:
-        """Whether it is to stay on the frame that is shown."""
-        with self._changed:
-            return self._paused
-
-    @property
     def ended(self) -> bool:
         """Whether it is parked on the last frame."""
-        with self._changed:
-            return self._ended
+        # Without the lock: who asks may hold the pipeline's, and that one is taken inside ours when the state moves.
+        return self._ended
 
     def _command(self) -> "_Command":
         return _Command(self._changed, self._interrupt)

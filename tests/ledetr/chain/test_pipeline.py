@@ -106,6 +106,19 @@ def test_every_plays_each_frame_in_order_and_parks(player, scripted_source, fake
     assert p.kinds() == [Opened, Eof, Stopped] and p.sources[0].closed.is_set() and alive() == []
 
 
+def test_what_it_says_never_waits_for_the_capture_thread(player, scripted_source, wait_until) -> None:
+    # The capture thread moves the state while it holds its own lock; to ask the other way round would wait for ever.
+    p = player(lambda **kw: scripted_source(count=2, **kw), policy="every", config=FAST)
+    p.pipeline.open(SPEC)
+    wait_until(lambda: p.pipeline.ended)
+    answers: list[Any] = []
+    with p.pipeline._session.capture._changed:
+        asking = threading.Thread(target=lambda: answers.append(p.pipeline.snapshot()), daemon=True)
+        asking.start()
+        asking.join(5)
+    assert [answer.ended for answer in answers] == [True]
+
+
 def test_timings_are_in_order(player, scripted_source, fake_detector, wait_until) -> None:
     p = player(lambda **kw: scripted_source(count=1, **kw), fake_detector(), policy="every", config=FAST)
     p.pipeline.open(SPEC)
