@@ -111,7 +111,7 @@ def main() -> None:
     phase.add_argument("--steps", type=int, required=True, help="length of the whole phase, which sets its schedule")
     phase.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; start again to go on")
     phase.add_argument(
-        "--init", type=Path, help="folder of an earlier phase, whose average is the start, or a weights file"
+        "--init", type=Path, help="folder of an earlier phase, or a weights file, to start from"
     )
     phase.add_argument("--processes", type=int, default=1)
     phase.add_argument("--threads", type=int, default=2, help="of each process")
