@@ -5,6 +5,7 @@ refine the distribution of each box edge around an initial box. The class score 
 distributions.
 
 Legend: B batch, Q queries, C classes, D channels, N positions of all levels, L layers, R distribution steps.
+Reshapes leave the batch open (-1), so that one exported graph serves any batch.
 """
 
 import math
@@ -65,13 +66,15 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, position: Tensor, mask: Tensor | None) -> Tensor:
         """x, position: (B, Q, D). mask: (B, Q, Q) bool, True where the row may see the column, or None."""
-        batch, queries, dim = (int(n) for n in x.shape)
+        queries, dim = int(x.shape[1]), int(x.shape[2])
         weight, bias = self.qkv.weight, self.qkv.bias
         q, k = F.linear(x + position, weight[: 2 * dim], bias[: 2 * dim]).chunk(2, -1)
         v = F.linear(x, weight[2 * dim :], bias[2 * dim :])
-        q, k, v = (t.reshape(batch, queries, self.heads, -1).transpose(1, 2) for t in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None])
-        return self.out(out.transpose(1, 2).reshape(batch, queries, dim))
+        q, k, v = (t.reshape(-1, queries, self.heads, dim // self.heads).transpose(1, 2) for t in (q, k, v))
+        # The scale is the default one; a number that is named needs no shape operators in an exported graph.
+        scale = (dim // self.heads) ** -0.5
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None], scale=scale)
+        return self.out(out.transpose(1, 2).reshape(-1, queries, dim))
 
 
 class DeformableCrossAttention(nn.Module):
@@ -90,9 +93,9 @@ class DeformableCrossAttention(nn.Module):
         _init_offsets(self)
 
     def forward(self, x: Tensor, boxes: Tensor, memory: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
-        batch, queries = int(x.shape[0]), int(x.shape[1])
-        offsets = self.offsets(x).reshape(batch, queries, self.heads, -1, 2).float()
-        weights = self.weights(x).reshape(batch, queries, self.heads, -1).float().softmax(-1)
+        queries, points = int(x.shape[1]), sum(self.points)
+        offsets = self.offsets(x).reshape(-1, queries, self.heads, points, 2).float()
+        weights = self.weights(x).reshape(-1, queries, self.heads, points).float().softmax(-1)
         boxes = boxes[:, :, None, None]
         # An offset of one reaches the edge of the box, whatever the number of points of its level.
         locations = boxes[..., :2] + offsets * self.point_share * boxes[..., 2:] * 0.5
@@ -177,7 +180,7 @@ class QualityEstimate(nn.Module):
         _zero_last(self.mlp)
 
     def forward(self, logits: Tensor, corners: Tensor, bins: int) -> Tensor:
-        probabilities = corners.reshape(*corners.shape[:2], 4, bins).float().softmax(-1)
+        probabilities = corners.reshape(-1, int(corners.shape[1]), 4, bins).float().softmax(-1)
         best = probabilities.topk(QUALITY_TOP, -1).values
         features = torch.cat([best, best.mean(-1, keepdim=True)], -1).flatten(2)
         return logits + self.mlp(features.to(corners.dtype))
@@ -278,9 +281,10 @@ class Decoder(nn.Module):
     def _choose(self, selected: Tensor, logits: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features (B, Q, D), class logits (B, Q, C) and box logits (B, Q, 4) of the best positions."""
         count = min(self.config.queries, int(selected.shape[1]))
-        best = logits.max(-1).values.topk(count, 1).indices[..., None]
+        ranked = logits.max(-1).values.topk(count, 1).indices
+        best = ranked[..., None]
         content = selected.gather(1, best.expand(-1, -1, int(selected.shape[2])))
-        anchors = table[None].expand(int(selected.shape[0]), -1, -1).gather(1, best.expand(-1, -1, 4))
+        anchors = table[ranked]
         chosen = logits.gather(1, best.expand(-1, -1, int(logits.shape[2])))
         return content, chosen, self.encoder_box(content).float() + anchors
 
@@ -318,7 +322,7 @@ class Decoder(nn.Module):
 
     def _distances(self, corners: Tensor) -> Tensor:
         """(B, Q, 4) expected distance of each edge under its distribution, in float32."""
-        bins = corners.reshape(*corners.shape[:2], 4, self.config.reg_max + 1).float()
+        bins = corners.reshape(-1, int(corners.shape[1]), 4, self.config.reg_max + 1).float()
         # A product and a sum: under autocast a matrix product would round the distances to half precision.
         return (bins.softmax(-1) * self.bin_distance).sum(-1)
 

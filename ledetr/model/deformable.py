@@ -28,20 +28,20 @@ def deformable_attention(
     0..1 of the map. weights: (B, Q, h, P), summing to one over P. points: how many of P each level has.
     route "gather" is the same arithmetic without a sampling operator, for engines that lack one.
     """
-    batch, queries, heads = (int(n) for n in locations.shape[:3])
+    queries, heads = int(locations.shape[1]), int(locations.shape[2])
     width = int(memory.shape[2]) // heads
     sample = _sample_grid if route == "grid_sample" else _sample_gather
     # Sampling in float32: a half-precision coordinate is off by a twentieth of a cell on an 80-cell map.
-    values = memory.float().reshape(batch, -1, heads, width).permute(0, 2, 3, 1)
+    values = memory.float().reshape(-1, int(memory.shape[1]), heads, width).permute(0, 2, 3, 1)
     grids = locations.float().transpose(1, 2).flatten(0, 1)
     sampled, start, first = [], 0, 0
     for (height, columns), count in zip(shapes, points, strict=True):
-        level = values[..., start : start + height * columns].reshape(batch * heads, width, height, columns)
+        level = values[..., start : start + height * columns].reshape(-1, width, height, columns)
         sampled.append(sample(level, grids[:, :, first : first + count]))
         start, first = start + height * columns, first + count
-    mixing = weights.float().transpose(1, 2).reshape(batch * heads, 1, queries, -1)
+    mixing = weights.float().transpose(1, 2).reshape(-1, 1, queries, sum(points))
     out = (torch.cat(sampled, -1) * mixing).sum(-1)
-    return out.reshape(batch, heads * width, queries).transpose(1, 2).to(memory.dtype)
+    return out.reshape(-1, heads * width, queries).transpose(1, 2).to(memory.dtype)
 
 
 def _sample_grid(level: Tensor, locations: Tensor) -> Tensor:

@@ -82,7 +82,9 @@ def _additive(seen: np.ndarray) -> np.ndarray:
 def _dense(q: Tensor, k: Tensor, v: Tensor, size_hw: tuple[int, int], kernel: tuple[int, int], dilation: int) -> Tensor:
     table = _dense_table(size_hw, kernel, dilation)
     mask = None if table is None else constant(table, q.device, q.dtype)
-    out = F.scaled_dot_product_attention(q.flatten(2, 3), k.flatten(2, 3), v.flatten(2, 3), attn_mask=mask)
+    q, k, v = (x.flatten(2, 3) for x in (q, k, v))
+    # The scale is the default one; a number that is named needs no shape operators in an exported graph.
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=int(q.shape[3]) ** -0.5)
     return out.unflatten(2, size_hw)
 
 
@@ -123,21 +125,22 @@ def _tiled(q: Tensor, k: Tensor, v: Tensor, size_hw: tuple[int, int], kernel: tu
         raise ValueError(f"no tiled route for a {size_hw[0]}x{size_hw[1]} map at dilation {dilation}")
     (tile_h, tile_w), (key_rows, key_columns), table = plan
     tiles_h, tiles_w = size_hw[0] // tile_h, size_hw[1] // tile_w
-    batch, heads, width = int(q.shape[0]), int(q.shape[1]), int(q.shape[4])
+    heads, width = int(q.shape[1]), int(q.shape[4])
 
     def slabs(x: Tensor) -> Tensor:
         """(B, h, H, W, E) to (B * h, tiles, slab positions, E)."""
         x = x.index_select(2, constant(key_rows, x.device, torch.int64))
         x = x.index_select(3, constant(key_columns, x.device, torch.int64))
-        x = x.reshape(batch * heads, tiles_h, len(key_rows) // tiles_h, tiles_w, len(key_columns) // tiles_w, width)
-        return x.transpose(2, 3).reshape(batch * heads, tiles_h * tiles_w, -1, width)
+        rows, columns = len(key_rows) // tiles_h, len(key_columns) // tiles_w
+        x = x.reshape(-1, tiles_h, rows, tiles_w, columns, width)
+        return x.transpose(2, 3).reshape(-1, tiles_h * tiles_w, rows * columns, width)
 
-    queries = q.reshape(batch * heads, tiles_h, tile_h, tiles_w, tile_w, width).transpose(2, 3)
-    queries = queries.reshape(batch * heads, tiles_h * tiles_w, tile_h * tile_w, width)
+    queries = q.reshape(-1, tiles_h, tile_h, tiles_w, tile_w, width).transpose(2, 3)
+    queries = queries.reshape(-1, tiles_h * tiles_w, tile_h * tile_w, width)
     mask = None if table is None else constant(table, q.device, q.dtype)
-    out = F.scaled_dot_product_attention(queries, slabs(k), slabs(v), attn_mask=mask)
-    out = out.reshape(batch * heads, tiles_h, tiles_w, tile_h, tile_w, width).transpose(2, 3)
-    return out.reshape(batch, heads, *size_hw, width)
+    out = F.scaled_dot_product_attention(queries, slabs(k), slabs(v), attn_mask=mask, scale=width**-0.5)
+    out = out.reshape(-1, tiles_h, tiles_w, tile_h, tile_w, width).transpose(2, 3)
+    return out.reshape(-1, heads, *size_hw, width)
 
 
 def _flex(q: Tensor, k: Tensor, v: Tensor, size_hw: tuple[int, int], kernel: tuple[int, int], dilation: int) -> Tensor:
@@ -201,7 +204,7 @@ class NeighborhoodAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, position: Tensor | None = None) -> Tensor:
-        batch, height, width, dim = (int(n) for n in x.shape)
+        height, width, dim = (int(n) for n in x.shape[1:])
         if position is None:
             q, k, v = self.qkv(x).chunk(3, -1)
         else:
@@ -211,11 +214,11 @@ class NeighborhoodAttention(nn.Module):
         grid = (1, height * width) if self.over == "sequence" else (height, width)
 
         def heads_first(t: Tensor) -> Tensor:
-            return t.reshape(batch, *grid, self.heads, dim // self.heads).permute(0, 3, 1, 2, 4)
+            return t.reshape(-1, *grid, self.heads, dim // self.heads).permute(0, 3, 1, 2, 4)
 
         kernel = (self.kernel or grid[0], self.kernel or grid[1]) if self.over == "map" else (1, self.kernel or grid[1])
         out = neighborhood_attention(
             heads_first(q), heads_first(k), heads_first(v), kernel=kernel, dilation=self.dilation, route=self.route
         )
-        merged = out.permute(0, 2, 3, 1, 4).reshape(batch, height, width, dim)
+        merged = out.permute(0, 2, 3, 1, 4).reshape(-1, height, width, dim)
         return self.proj(merged)
