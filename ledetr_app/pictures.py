@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import cv2
 from platformdirs import user_pictures_path, user_videos_path
@@ -37,10 +38,12 @@ def output_path(folder: Path | None, kind: str, source_name: str, suffix: str) -
     return path
 
 
-def save_snapshot(path: Path, result: Result, seen: Detections, marks: Sequence[Mark], conf: float) -> None:
+def save_snapshot(
+    path: Path, result: Result, seen: Detections, marks: Sequence[Mark], in_force: Mapping[str, Any]
+) -> None:
     """Full-size PNG with the marks, and the detections that were seen as JSON of the same name. Raises OutputError.
 
-    conf: the score threshold that was in force, for the record.
+    in_force: what else held at that moment, such as the score threshold, for the record.
     """
     meta = result.frame.meta
     rgb = draw_marks(result.frame.rgb.copy(), marks)
@@ -53,7 +56,7 @@ def save_snapshot(path: Path, result: Result, seen: Detections, marks: Sequence[
         "width": meta.width,
         "height": meta.height,
         "model": seen.model_id,
-        "conf": conf,
+        **in_force,
         "detections": seen.to_json(),
     }
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import ledetr
 from ledetr.chain.camera import list_cameras
 from ledetr.chain.clock import Clock, MonotonicClock
 from ledetr.chain.meters import MeterSnapshot
-from ledetr.chain.overlay import Mark, marks_of
+from ledetr.chain.overlay import RANDOM_WEIGHTS, Mark, marks_of, notice_mark
 from ledetr.chain.pipeline import (
     Eof,
     Event,
@@ -219,6 +219,20 @@ class Session:
             size_hw=(height, width),
         )
 
+    def marks_to_keep(self, result: Result) -> list[Mark]:
+        """The same for a file or the clipboard, where the picture itself must say that the weights are random."""
+        marks = self.marks(result)
+        if not (self.has_random_weights and self.state.boxes):
+            return marks
+        notice = notice_mark(RANDOM_WEIGHTS, (result.frame.meta.height, result.frame.meta.width))
+        return marks if notice is None else [*marks, notice]
+
+    @property
+    def has_random_weights(self) -> bool:
+        """Whether the running model has learnt nothing."""
+        running = self.state.running
+        return running is not None and running.random_weights
+
     def shown_class_ids(self, result: Result) -> list[int] | None:
         """The chosen classes in the numbering of the model that found this result; None: all."""
         shown = self.state.shown_classes
@@ -238,9 +252,10 @@ class Session:
         if result is None:
             self._change(problem=Problem("There is no picture to save yet: open a source first."))
             return
-        marks = self.marks(result) if boxes else []
-        conf, name, seen = self.state.conf, self._source_name(), self.seen(result)
-        self._files.submit(lambda: self._save_snapshot(name, result, seen, marks, conf))
+        marks = self.marks_to_keep(result) if boxes else []
+        name, seen = self._source_name(), self.seen(result)
+        in_force = {"conf": self.state.conf, "random_weights": self.has_random_weights}
+        self._files.submit(lambda: self._save_snapshot(name, result, seen, marks, in_force))
 
     def toggle_recording(self) -> None:
         """Start or end a recording of what is seen."""
@@ -334,7 +349,7 @@ class Session:
 
     def _start_recording(self) -> None:
         path = output_path(self._folders["videos"], "videos", self._source_name(), ".mp4")
-        self.pipeline.start_recording(path, with_boxes=True, marks=self.marks)
+        self.pipeline.start_recording(path, with_boxes=True, marks=self.marks_to_keep)
         self._change(recording=path)
 
     def _stop_recording(self) -> None:
@@ -344,9 +359,11 @@ class Session:
         if self.pipeline.recording is not None:
             self.pipeline.stop_recording(wait=False)
 
-    def _save_snapshot(self, name: str, result: Result, seen: Detections, marks: Sequence[Mark], conf: float) -> None:
+    def _save_snapshot(
+        self, name: str, result: Result, seen: Detections, marks: Sequence[Mark], in_force: Mapping[str, Any]
+    ) -> None:
         path = output_path(self._folders["pictures"], "pictures", name, ".png")
-        save_snapshot(path, result, seen, marks, conf)
+        save_snapshot(path, result, seen, marks, in_force)
         self._toast(f"Snapshot saved: {path.name}", path)
 
     def _look_for_weights(self) -> None:

@@ -13,7 +13,7 @@ from ledetr.chain.capture import CaptureConfig
 from ledetr.chain.clock import Clock, MonotonicClock
 from ledetr.chain.inference import DetectorSlot, FrameDetector
 from ledetr.chain.meters import Meters, MeterSnapshot
-from ledetr.chain.overlay import Mark, marks_of
+from ledetr.chain.overlay import RANDOM_WEIGHTS, Mark, marks_of
 from ledetr.chain.recording import Recording, RecordingStatus
 from ledetr.chain.results import (
     Eof,
@@ -369,8 +369,11 @@ class Pipeline:
 
     def _default_marks(self, result: Result) -> Sequence[Mark]:
         detector = self._slot.current
-        conf = 0.5 if detector is None else detector.score_threshold
-        return marks_of(result.detections, conf=conf, size_hw=(result.frame.meta.height, result.frame.meta.width))
+        if detector is None:
+            return []
+        notice = RANDOM_WEIGHTS if detector.random_weights else None
+        size_hw = (result.frame.meta.height, result.frame.meta.width)
+        return marks_of(result.detections, conf=detector.score_threshold, notice=notice, size_hw=size_hw)
 
     def _end_recording(self) -> None:
         with self._lock:

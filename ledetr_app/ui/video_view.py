@@ -70,7 +70,7 @@ class VideoView(QWidget):
         image = QImage(rgb.data, rgb.shape[1], rgb.shape[0], rgb.strides[0], QImage.Format.Format_RGB888).copy()
         if boxes:
             painter = QPainter(image)
-            paint_marks(painter, self._session.marks(result))
+            paint_marks(painter, self._session.marks_to_keep(result))
             painter.end()
         return image
 

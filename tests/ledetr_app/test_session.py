@@ -335,6 +335,22 @@ def test_recording_leaves_a_video(running, tmp_path, wait_for):
     assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_WIDTH) == 320
 
 
+def test_what_is_kept_of_random_weights_says_so(session, loader, tmp_path, wait_for):
+    detector = loader("n")
+    detector.random_weights = True
+    session._on_loaded("n", detector)
+    session.open_source(PATTERN)
+    wait_for(lambda: _has_boxes(session))
+    session.set_shown(session.latest())
+    assert [m.text for m in session.marks_to_keep(session.shown) if isinstance(m, LabelMark)][-1] == "random weights"
+    session.snapshot()
+    wait_for(lambda: session.state.toast is not None)
+    document = json.loads(session.state.toast.path.with_suffix(".json").read_text())
+    assert document["random_weights"] is True
+    session.show(boxes=False)
+    assert session.marks_to_keep(session.shown) == []
+
+
 # Settings
 
 

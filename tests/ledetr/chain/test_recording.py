@@ -96,6 +96,17 @@ def test_a_seek_is_joined_without_a_hole(pipeline, wait_until, tmp_path) -> None
     assert times == [Fraction(i, 25) for i in range(4)]
 
 
+def test_boxes_of_random_weights_are_recorded_with_a_notice(pipeline, wait_until, fake_detector) -> None:
+    opened(pipeline, wait_until)
+    detector = fake_detector()
+    pipeline.set_detector(detector)
+    wait_until(lambda: len(pipeline.latest().detections))
+    texts = [[getattr(mark, "text", None) for mark in pipeline._default_marks(pipeline.latest())]]
+    detector.random_weights = True
+    texts.append([getattr(mark, "text", None) for mark in pipeline._default_marks(pipeline.latest())])
+    assert texts[1] == [*texts[0], "random weights"]
+
+
 def test_a_second_look_is_not_recorded(pipeline, wait_until, tmp_path, fake_detector) -> None:
     opened(pipeline, wait_until)
     pipeline.start_recording(tmp_path / "out.mp4")
