@@ -50,10 +50,12 @@ class PictureResult:
 class SideFile:
     """A file that takes one picture after the other; ends with exactly one of finish, keep_partial and abort.
 
-    path: what it will be called (see choose_target). Raises OutputError when the disk refuses.
+    path: what it will be called (see choose_target). ending: what stands after the last picture.
+    Raises OutputError when the disk refuses.
     """
 
     encoding = "utf-8"
+    ending = ""
 
     def __init__(
         self, path: Path, header: SideHeader, *, overwrite: bool = False, sources: Sequence[Path] = ()
@@ -64,18 +66,21 @@ class SideFile:
         self._rows = 0
         self._part = reserve_part(self.path)
         self._file: TextIO = self._part.open("w", encoding=self.encoding, newline="")
+        self._whole_bytes = 0
         with self._disk_errors():
             self._begin(header)
+            self._flush()
 
     def add(self, picture: PictureResult) -> None:
         """Write what was found in one picture."""
         with self._disk_errors():
             self._write(picture)
+            self._flush()
 
     def finish(self) -> Path:
         """Complete the file and give it its name, which comes back."""
         with self._disk_errors():
-            self._end()
+            self._file.write(self.ending)
             self._file.close()
         self.path = publish(self._part, self.path, overwrite=self._overwrite)
         self._published = True
@@ -86,10 +91,11 @@ class SideFile:
         if self._published:
             return self.path
         try:
-            self._end()
+            self._file.write(self.ending)
             self._file.close()
-        except (OSError, ValueError):  # a full disk: what was written before stays
+        except (OSError, ValueError):  # a full disk
             self._close_quietly()
+            self._cut_to_whole_pictures()
         self.path = keep_partial(self._part, self.path)
         return self.path
 
@@ -97,6 +103,21 @@ class SideFile:
         """Leave nothing behind."""
         self._close_quietly()
         self._part.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        """After each picture, so that a kill loses none, and a full disk is noticed at the picture it cuts."""
+        self._file.flush()
+        self._whole_bytes = self._part.stat().st_size
+
+    def _cut_to_whole_pictures(self) -> None:
+        """What the disk took of one more picture gives way to the ending."""
+        try:
+            with self._part.open("r+b") as file:
+                file.truncate(self._whole_bytes)
+                file.seek(self._whole_bytes)
+                file.write(self.ending.encode())
+        except OSError:  # not even these bytes fit; the pictures before them can still be read
+            return
 
     def _close_quietly(self) -> None:
         try:
@@ -117,9 +138,6 @@ class SideFile:
     def _write(self, picture: PictureResult) -> None:
         raise NotImplementedError
 
-    def _end(self) -> None:
-        """What stands after the last picture."""
-
     def _item(self, value: dict[str, Any]) -> None:
         """One item of a JSON list, each on its line."""
         self._file.write((",\n" if self._rows else "\n") + json.dumps(value, ensure_ascii=False, allow_nan=False))
@@ -128,6 +146,8 @@ class SideFile:
 
 class JsonFile(SideFile):
     """One document: schema_version, source, model, random_weights, class_names, frames."""
+
+    ending = "\n]}\n"
 
     def _begin(self, header: SideHeader) -> None:
         head = {
@@ -141,9 +161,6 @@ class JsonFile(SideFile):
 
     def _write(self, picture: PictureResult) -> None:
         self._item(picture.to_json())
-
-    def _end(self) -> None:
-        self._file.write("\n]}\n")
 
 
 class JsonLinesFile(SideFile):
@@ -173,15 +190,14 @@ class CsvFile(SideFile):
 class CocoFile(SideFile):
     """COCO results: a list of image_id, category_id, bbox, score; category ids are the data set's own."""
 
+    ending = "\n]\n"
+
     def _begin(self, header: SideHeader) -> None:
         self._file.write("[")
 
     def _write(self, picture: PictureResult) -> None:
         for row in picture.detections.to_coco(picture.index if picture.image_id is None else picture.image_id):
             self._item(row)
-
-    def _end(self) -> None:
-        self._file.write("\n]\n")
 
 
 SIDE_FILES: dict[str, Callable[..., SideFile]] = {

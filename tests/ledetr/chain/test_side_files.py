@@ -134,6 +134,31 @@ def test_an_early_end_is_well_formed_and_named_so(tmp_path: Path, kind: str) -> 
         assert json.loads(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("kind", SIDE_FILES)
+def test_what_a_full_disk_leaves_is_well_formed_and_whole(tmp_path: Path, kind: str) -> None:
+    resource = pytest.importorskip("resource", reason="this system has no limit on the size of a file")
+    side = SIDE_FILES[kind](tmp_path / f"out.{kind}", HEADER)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))  # the disk refuses the rest of a write, as a full one
+    added = 0
+    try:
+        with pytest.raises(OutputError):
+            while True:
+                side.add(PICTURES[1])
+                added += 1
+        path = side.keep_partial()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    text = path.read_text(encoding="utf-8-sig")
+    kept = {
+        "json": lambda: len(json.loads(text)["frames"]),
+        "jsonl": lambda: len([json.loads(line) for line in text.splitlines()]),
+        "csv": lambda: (len(text.splitlines()) - 1) / 2,
+        "coco": lambda: len(json.loads(text)) / 2,
+    }
+    assert kept[kind]() == added > 0
+
+
 def test_abort_leaves_nothing(tmp_path: Path) -> None:
     side = JsonFile(tmp_path / "out.json", HEADER)
     side.add(PICTURES[1])
