@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("ledetr.cli.models:app", "List the scales: size, weights, accuracy, licence."),
     "bench": ("ledetr.cli.bench:bench", "Measure latency: the model alone, and frame to boxes."),
     "eval": ("ledetr.cli.evaluate:evaluate", "Average precision on a COCO data set."),
+    "check-data": ("ledetr.cli.training:check_data_app", "Say whether a data set is fit to train on."),
     "doctor": ("ledetr.cli.doctor:doctor", "Say what works on this machine and what is missing."),
     "gui": ("ledetr.cli.gui:app", "Open the window."),
 }

@@ -1,75 +1,134 @@
-"""Data sets as a list of pictures: COCO JSON with its folder, or a folder of pictures without boxes."""
+"""COCO JSON with its folder of pictures, folders without boxes, and the split that every run draws alike."""
 
 import hashlib
-import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ledetr.coco_file import four_numbers, inside, read_json
 from ledetr.errors import SourceError
+from training.data.dataset import IMAGE_SUFFIXES, Dataset, Draft, Picture, Problem, open_pictures
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+__all__ = ["Dataset", "Picture", "coco_drafts", "load_coco", "load_unlabelled", "read_coco", "split_tune"]
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """boxes_xyxy: (N, 4) float32 in pixels. labels: (N,) contiguous ids. crowd: (N,) bool. labelled: False where
-    nobody looked for objects, so that no box does not mean no object."""
-
-    key: str
-    path: Path
-    boxes_xyxy: np.ndarray
-    labels: np.ndarray
-    crowd: np.ndarray
-    labelled: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    """Pictures, and the classes their labels count."""
-
-    pictures: tuple[Picture, ...]
-    class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
+Classes = tuple[tuple[str, ...], tuple[int, ...]]
+"""Names and category ids."""
 
 
 def load_coco(annotations: Path, images: Path | None = None) -> Dataset:
-    """A COCO `instances` file; pictures lie in `images`, by default the folder beside it that bears its name.
+    """A COCO `instances` file, its pictures not opened and its boxes not looked at.
 
-    Classes are numbered by rising category id. Names that leave the folder raise SourceError, as does a file that is
-    not COCO JSON.
+    Pictures lie in `images`, by default the folder beside the file that bears its name. Classes are numbered by rising
+    category id. Names that leave the folder raise SourceError, as does a file or an entry that is not COCO's.
     """
-    folder = (images or annotations.with_suffix("")).resolve()
-    try:
-        data: dict[str, Any] = json.loads(annotations.read_text())
-        categories = sorted(data["categories"], key=lambda c: c["id"])
-        rows: dict[int, list[dict[str, Any]]] = {}
-        for row in data["annotations"]:
-            rows.setdefault(row["image_id"], []).append(row)
-        index = {c["id"]: i for i, c in enumerate(categories)}
-        pictures = tuple(_picture(folder, image, rows.get(image["id"], []), index) for image in data["images"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise SourceError(f"{annotations} is not a readable COCO file: {error!r}") from error
-    return Dataset(pictures, tuple(c["name"] for c in categories), tuple(c["id"] for c in categories))
+    drafts, (names, ids), problems = coco_drafts(annotations, images or annotations.with_suffix(""))
+    pictures = tuple(draft.picture(len(names)) for draft in drafts)
+    return Dataset(pictures, names, ids, str(annotations), tuple(problems)).raise_errors()
 
 
-def _picture(folder: Path, image: dict[str, Any], rows: list[dict[str, Any]], index: dict[int, int]) -> Picture:
-    path = (folder / image["file_name"]).resolve()
-    if not path.is_relative_to(folder):
-        raise ValueError(f"file name {image['file_name']!r} leaves the folder {folder}")
-    boxes = np.array([r["bbox"] for r in rows], dtype=np.float32).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    return Picture(
-        key=path.stem,
-        path=path,
-        boxes_xyxy=boxes,
-        labels=np.array([index[r["category_id"]] for r in rows], dtype=np.int64),
-        crowd=np.array([bool(r.get("iscrowd", 0)) for r in rows], dtype=bool),
-        labelled=True,
+def read_coco(annotations: Path, images: Path | None = None) -> Dataset:
+    """The same with sizes and turns from the pictures' headers, and with faulty entries listed instead of raised.
+
+    Without `images` the pictures are sought in the folder that bears the file's name, then in `images` beside it, then
+    in the file's own folder.
+    """
+    drafts, (names, ids), problems = coco_drafts(annotations, images or _folder_of_pictures(annotations))
+    pictures, unreadable = open_pictures(drafts, len(names))
+    return Dataset(pictures, names, ids, str(annotations), (*problems, *unreadable))
+
+
+def _folder_of_pictures(annotations: Path) -> Path:
+    folders = (annotations.with_suffix(""), annotations.parent / "images", annotations.parent)
+    return next((folder for folder in folders if folder.is_dir()), annotations.parent)
+
+
+def coco_drafts(annotations: Path, folder: Path) -> tuple[list[Draft], Classes, list[Problem]]:
+    """Pictures in the order of the file, classes by rising id, and the entries that make no sense."""
+    data = read_json(annotations)
+    if not isinstance(data, dict):
+        raise SourceError(f"{str(annotations)!r} is no COCO data set: it is no table with images and annotations")
+    images, rows, categories = (_tables(annotations, data, key) for key in ("images", "annotations", "categories"))
+    names = _categories(annotations, categories)
+    index = {category_id: label for label, category_id in enumerate(names)}
+    drafts: dict[int, Draft] = {}
+    for number, image in enumerate(images, 1):
+        draft = _draft(annotations, folder.resolve(), image, number, index)
+        if draft.image_id in drafts:
+            raise SourceError(f"{str(annotations)!r} has the picture id {draft.image_id} twice")
+        drafts[draft.image_id] = draft
+    problems = [p for number, row in enumerate(rows, 1) if (p := _add(drafts, index, annotations, row, number))]
+    return list(drafts.values()), (tuple(names.values()), tuple(names)), problems
+
+
+def _tables(path: Path, data: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    rows = data.get(key)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise SourceError(f"{str(path)!r} is no COCO data set: {key!r} is no list of tables")
+    return rows
+
+
+def _categories(path: Path, rows: Sequence[dict[str, Any]]) -> dict[int, str]:
+    """Name by id, by rising id."""
+    names: dict[int, str] = {}
+    for number, row in enumerate(rows, 1):
+        category_id, name = row.get("id"), row.get("name")
+        if type(category_id) is not int or not isinstance(name, str) or not name.strip():
+            raise SourceError(f"{str(path)!r} category {number}: expected a whole number as id and a name")
+        if category_id in names:
+            raise SourceError(f"{str(path)!r} has the category id {category_id} twice")
+        names[category_id] = name
+    if not names:
+        raise SourceError(f"{str(path)!r} has no categories, so there is nothing to learn")
+    return dict(sorted(names.items()))
+
+
+def _draft(path: Path, folder: Path, image: dict[str, Any], number: int, index: dict[int, int]) -> Draft:
+    name, image_id = image.get("file_name"), image.get("id")
+    if not isinstance(name, str) or type(image_id) is not int:
+        raise SourceError(f"{str(path)!r} image {number}: expected a whole number as id and a text as file_name")
+    height, width = image.get("height"), image.get("width")
+    declared = (height, width) if type(height) is int and type(width) is int else None
+    # LVIS's word for classes of which not every object has a box.
+    incomplete = image.get("not_exhaustive_category_ids") or []
+    found = inside(folder, name, named_by=path)
+    return Draft(
+        path=found,
+        key=found.stem,
+        image_id=image_id,
+        source=str(path),
+        declared_hw=declared,
+        not_annotated=[index[i] for i in incomplete if i in index],
     )
+
+
+def _add(
+    drafts: dict[int, Draft], index: dict[int, int], path: Path, row: dict[str, Any], number: int
+) -> Problem | None:
+    """Put one annotation where it belongs, or say why not."""
+    where = f"{str(path)!r} annotation {number}"
+    image_id, category_id, box = row.get("image_id"), row.get("category_id"), four_numbers(row.get("bbox"))
+    if type(category_id) is not int or category_id not in index:
+        known = ", ".join(str(i) for i in list(index)[:8]) + (", ..." if len(index) > 8 else "")
+        return Problem("unknown class", f"{where} has the category {category_id!r}; the file knows {known}")
+    if type(image_id) is not int or image_id not in drafts:
+        return Problem("unknown picture", f"{where} belongs to the picture {image_id!r}, which the file does not have")
+    if box is None:
+        return Problem("no box", f"{where} has the bbox {row.get('bbox')!r}, expected four finite numbers")
+    score = row.get("score", 1.0)
+    if type(score) not in (int, float) or not (math.isfinite(score) and 0 <= score <= 1):
+        return Problem("bad score", f"{where} has the score {score!r}, expected a number in 0..1")
+    left, top, width, height = box
+    drafts[image_id].add(
+        (left, top, left + width, top + height),
+        index[category_id],
+        number,
+        crowd=bool(row.get("iscrowd", 0) or row.get("ignore", 0)),
+        weight=float(score),
+    )
+    return None
 
 
 def load_unlabelled(folder: Path) -> tuple[Picture, ...]:

@@ -35,12 +35,12 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_can_be_loaded_and_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_can_be_loaded_and_explains_itself(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert load_command(name).name == name
     if name != "gui":  # its --help belongs to the window
         assert main([name, "--help"]) == 0
-        out, _ = capsys.readouterr()
-        assert f"Usage: ledetr {name}" in out
+        out, _ = capfd.readouterr()  # of the file, because training's commands are processes of their own
+        assert f"usage: ledetr {name}" in out.replace("Usage", "usage")
 
 
 @pytest.mark.parametrize(
