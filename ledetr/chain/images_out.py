@@ -15,11 +15,12 @@ from PIL import Image
 from ledetr.chain.images import list_images, load_image
 from ledetr.chain.inference import SCORE_FLOOR, FrameDetector
 from ledetr.chain.mailbox import MEBIBYTE, ByteQueue
-from ledetr.chain.output_files import choose_target, output_error, publish, reserve_part
-from ledetr.chain.overlay import RANDOM_WEIGHTS, draw_marks, marks_of
-from ledetr.chain.side_files import PictureResult, SideHeader, open_side_files
+from ledetr.chain.output_files import choose_target, output_error, publish, reserve_part, say_what_is_kept
+from ledetr.chain.overlay import Style, draw_marks
+from ledetr.chain.side_files import PictureResult, SideFile, SideHeader, open_side_files
 from ledetr.chain.sources import FolderSpec, ImageSpec, ListSpec, printable
-from ledetr.chain.video import VideoProgress
+from ledetr.chain.video import VideoProgress, style_of
+from ledetr.detections import Detections
 from ledetr.errors import Interrupted, LeDetrError, OutputError, SourceError, UsageError
 
 # Pillow's name of the format for each ending we write. JPEG without colour subsampling: thin coloured lines smear.
@@ -69,59 +70,82 @@ def process_images(
     raises SourceError. Otherwise as process_video.
     """
     started_s = time.perf_counter()
-    threshold = detector.score_threshold if conf is None else conf
-    notice = RANDOM_WEIGHTS if detector.random_weights else None
+    style = style_of(detector, conf, class_ids, labels, scores)
     paths = list_images(spec)[:max_frames]
-    targets = _Targets(spec, paths, dst)
     header = SideHeader(spec.display_name, detector.model_id, detector.random_weights, detector.class_names)
+    targets = _Targets(spec, paths, dst)
     sides = open_side_files(side_files or {}, header, overwrite=overwrite, sources=paths)
-    image_ids = _image_ids(paths)
+    outputs = _Outputs(paths, targets, sides, style, overwrite)
     failed: list[tuple[Path, LeDetrError]] = []
-    classes: Counter[str] = Counter()
-    done = 0
-    written: Path | None = None
     try:
         for number, (path, loaded) in enumerate(_loaded_ahead(paths)):
             if stop is not None and stop.is_set():
-                raise Interrupted(f"Stopped as asked after {done} of {len(paths)} pictures; those are done.")
+                raise Interrupted("Stopped as asked.")
             if isinstance(loaded, LeDetrError):
                 if isinstance(spec, ImageSpec):
                     raise loaded
                 failed.append((path, loaded))
                 continue
-            found, _ = detector.detect_frame(loaded, score_floor=min(SCORE_FLOOR, threshold))
-            shown = found.filter(conf=threshold, class_ids=class_ids)
-            for side in sides.values():
-                side.add(PictureResult(number, None, shown, targets.name_of(path), image_ids[number]))
-            if dst is not None:
-                size_hw = (loaded.shape[0], loaded.shape[1])
-                marks = marks_of(shown, conf=0.0, labels=labels, scores=scores, notice=notice, size_hw=size_hw)
-                written = save_picture(
-                    draw_marks(loaded, marks), targets.target_of(path), overwrite=overwrite, sources=[path]
-                )
-            classes.update(shown.names)
-            done += 1
+            found, _ = detector.detect_frame(loaded, score_floor=min(SCORE_FLOOR, style.conf))
+            outputs.add(number, loaded, style.shown(found))
             if progress is not None:
-                progress(_progress(done, len(failed), len(paths), time.perf_counter() - started_s))
-        if done == 0:
+                progress(_progress(outputs.done, len(failed), len(paths), time.perf_counter() - started_s))
+        if outputs.done == 0:
             raise SourceError(f"None of the {len(paths)} pictures can be read; the first: {failed[0][1]}")
-        for side in sides.values():
-            side.finish()
+        outputs.finish()
     except KeyboardInterrupt:
         raise  # asked twice: the part files stay as they are
-    except BaseException:
-        for side in sides.values():
-            side.keep_partial() if done else side.abort()
+    except BaseException as error:
+        say_what_is_kept(error, outputs.keep_partial)
         raise
     return ImagesReport(
-        path=written if isinstance(spec, ImageSpec) else dst,
+        path=outputs.written if isinstance(spec, ImageSpec) else dst,
         side_files={kind: side.path for kind, side in sides.items()},
-        frames=done,
-        boxes=classes.total(),
-        boxes_by_class=dict(classes.most_common()),
+        frames=outputs.done,
+        boxes=outputs.classes.total(),
+        boxes_by_class=dict(outputs.classes.most_common()),
         wall_s=time.perf_counter() - started_s,
         failed=tuple(failed),
     )
+
+
+class _Outputs:
+    """The pictures and the side files of one run."""
+
+    def __init__(
+        self, paths: Sequence[Path], targets: _Targets, sides: Mapping[str, SideFile], style: Style, overwrite: bool
+    ) -> None:
+        self._paths, self._targets, self._sides = paths, targets, sides
+        self._style, self._overwrite = style, overwrite
+        self._image_ids = _image_ids(paths)
+        self.classes: Counter[str] = Counter()
+        self.done = 0
+        self.written: Path | None = None
+
+    def add(self, number: int, rgb: np.ndarray, shown: Detections) -> None:
+        path = self._paths[number]
+        row = PictureResult(number, None, shown, self._targets.name_of(path), self._image_ids[number])
+        for side in self._sides.values():
+            side.add(row)
+        target = self._targets.target_of(path)
+        if target is not None:
+            drawn = draw_marks(rgb, self._style.marks(shown, (rgb.shape[0], rgb.shape[1])))
+            self.written = save_picture(drawn, target, overwrite=self._overwrite, sources=[path])
+        self.classes.update(shown.names)
+        self.done += 1
+
+    def finish(self) -> None:
+        for side in self._sides.values():
+            side.finish()
+
+    def keep_partial(self) -> str:
+        """Half a sentence on what is done; nothing to say where that is nothing."""
+        if self.done == 0:
+            for side in self._sides.values():
+                side.abort()
+            return ""
+        lists = " and ".join(str(side.keep_partial()) for side in self._sides.values())
+        return f"{self.done} of {len(self._paths)} pictures are done{f', listed in {lists}' if lists else ''}"
 
 
 def save_picture(rgb: np.ndarray, path: Path, *, overwrite: bool = False, sources: Sequence[Path] = ()) -> Path:
@@ -162,9 +186,9 @@ class _Targets:
         except ValueError:  # a list may name files elsewhere
             return printable(path.name)
 
-    def target_of(self, path: Path) -> Path:
-        assert self._dst is not None
-        if self._single:
+    def target_of(self, path: Path) -> Path | None:
+        """None where no pictures are wanted; makes the folder."""
+        if self._dst is None or self._single:
             return self._dst
         inside = path.relative_to(self._base) if path.is_relative_to(self._base) else Path(path.name)
         if ".." in inside.parts:

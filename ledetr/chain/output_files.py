@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ledetr.errors import OutputError, UsageError
+from ledetr.errors import LeDetrError, OutputError, UsageError
 
 MEGABYTE = 1_000_000
 _CHECK_PERIOD_S = 1.0
@@ -104,6 +104,27 @@ def keep_partial(part: Path, target: Path) -> Path:
         raise output_error(target, error) from error
 
 
+def kept_in(pictures: int, paths: Iterable[Path | None]) -> str:
+    """Half a sentence on what an early end left; None stands for an output that has nothing."""
+    names = [str(path) for path in paths if path is not None]
+    return f"{pictures} pictures are kept in {' and '.join(names)}" if names else "nothing was written"
+
+
+def say_what_is_kept(error: BaseException, keep: Callable[[], str]) -> None:
+    """Keep what the error leaves unfinished, and add where to its sentence; it stays the first cause whatever happens.
+
+    keep: does it, and gives half a sentence, "" for nothing to say.
+    """
+    try:
+        kept = keep()
+    except OutputError as second:
+        kept = f"what was written so far stays in the part file ({second})"
+    if kept and isinstance(error, LeDetrError):
+        error.args = (f"{str(error).rstrip('.')}; {kept}.",)
+    elif kept:
+        error.add_note(f"{kept}.")
+
+
 def _rename_to_free(part: Path, target: Path) -> Path:
     while True:
         free = free_name(target)
@@ -168,4 +189,6 @@ class DiskWatch:
 
 
 def _size(nbytes: int) -> str:
+    if nbytes < MEGABYTE:
+        return f"{nbytes // 1000} kB"
     return f"{nbytes / MEGABYTE:.0f} MB" if nbytes >= 10 * MEGABYTE else f"{nbytes / MEGABYTE:.1f} MB"

@@ -117,6 +117,25 @@ def marks_of(
     return boxes[::-1] + tiles[::-1] + ([] if warning is None else [warning])
 
 
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What a run draws: conf and class_ids choose the detections, labels and scores the text; notice: see marks_of."""
+
+    conf: float
+    class_ids: Sequence[int] | None = None
+    labels: bool = True
+    scores: bool = True
+    notice: str | None = None
+
+    def shown(self, detections: Detections) -> Detections:
+        """The detections that are drawn and listed."""
+        return detections.filter(conf=self.conf, class_ids=self.class_ids)
+
+    def marks(self, shown: Detections, size_hw: tuple[int, int]) -> list[Mark]:
+        """The marks of all of these, for a picture of size_hw."""
+        return marks_of(shown, conf=0.0, labels=self.labels, scores=self.scores, notice=self.notice, size_hw=size_hw)
+
+
 def notice_mark(text: str, size_hw: tuple[int, int]) -> LabelMark | None:
     """A warning in the upper left corner, such as "random weights"; None where the picture is too small for any."""
     gap = 2 * line_px(size_hw)

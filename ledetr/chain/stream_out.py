@@ -10,14 +10,15 @@ from itertools import islice
 from pathlib import Path
 
 from ledetr.chain.inference import FrameDetector
-from ledetr.chain.overlay import RANDOM_WEIGHTS, Mark, draw_marks, marks_of
+from ledetr.chain.output_files import kept_in, say_what_is_kept
+from ledetr.chain.overlay import Mark, draw_marks
 from ledetr.chain.recorder import VideoWriter
 from ledetr.chain.recording import Timeline
 from ledetr.chain.results import Result
 from ledetr.chain.side_files import PictureResult, SideHeader, open_side_files
 from ledetr.chain.sources import SourceSpec
 from ledetr.chain.streaming import stream
-from ledetr.chain.video import VideoProgress, VideoReport
+from ledetr.chain.video import VideoProgress, VideoReport, style_of
 from ledetr.errors import OutputError, SourceError
 
 
@@ -46,16 +47,14 @@ def process_stream(
     are completed. Errors as process_video: what was written so far is kept as partial.
     """
     started_s = time.perf_counter()
-    threshold = detector.score_threshold if conf is None else conf
-    notice = RANDOM_WEIGHTS if detector.random_weights else None
+    style = style_of(detector, conf, class_ids, labels, scores)
     outputs = _StreamOutputs(spec, dst, detector, side_files or {}, codec, crf, overwrite)
     results = stream(spec, detector, every_frame=every_frame, retries=retries)
     classes: Counter[str] = Counter()
     try:
         for result in islice(results, max_frames):
-            shown = result.detections.filter(conf=threshold, class_ids=class_ids)
-            size_hw = (result.frame.meta.height, result.frame.meta.width)
-            marks = marks_of(shown, conf=0.0, labels=labels, scores=scores, notice=notice, size_hw=size_hw)
+            shown = style.shown(result.detections)
+            marks = style.marks(shown, (result.frame.meta.height, result.frame.meta.width))
             outputs.add(result, PictureResult(outputs.frames, result.frame.meta.pts_s, shown), marks)
             classes.update(shown.names)
             if progress is not None:
@@ -69,8 +68,8 @@ def process_stream(
         outputs.finish()
     except KeyboardInterrupt:
         raise  # asked twice: the part files stay as they are
-    except BaseException:
-        outputs.keep_partial()
+    except BaseException as error:
+        say_what_is_kept(error, outputs.keep_partial)
         raise
     finally:
         close = getattr(results, "close", None)
@@ -141,8 +140,15 @@ class _StreamOutputs:
         for side in self.sides.values():
             side.finish()
 
-    def keep_partial(self) -> None:
-        if self._writer is not None:
-            self._writer.keep_partial()
-        for side in self.sides.values():
-            side.keep_partial() if self.frames else side.abort()
+    def keep_partial(self) -> str:
+        """Half a sentence on what was kept; nothing to say where no picture came."""
+        if self.frames == 0:
+            self._abort()
+            return ""
+        kept = [] if self._writer is None else [self._writer.keep_partial()]
+        return kept_in(self.frames, [*kept, *(side.keep_partial() for side in self.sides.values())])
+
+    def _abort(self) -> None:
+        for output in (self._writer, *self.sides.values()):
+            if output is not None:
+                output.abort()

@@ -19,12 +19,13 @@ from typing import Any
 
 from ledetr.chain.inference import SCORE_FLOOR, FrameDetector
 from ledetr.chain.mailbox import MEBIBYTE, ByteQueue
-from ledetr.chain.overlay import RANDOM_WEIGHTS, draw_marks, marks_of
+from ledetr.chain.output_files import kept_in, say_what_is_kept
+from ledetr.chain.overlay import RANDOM_WEIGHTS, Style, draw_marks
 from ledetr.chain.recorder import VideoWriter, container_of, holds
 from ledetr.chain.side_files import PictureResult, SideFile, SideHeader, open_side_files
 from ledetr.chain.video_reader import Copied, Cut, Item, Picture, VideoReader
 from ledetr.detections import Detections
-from ledetr.errors import Interrupted, LeDetrError, OutputError
+from ledetr.errors import Interrupted
 
 # Enough for every stage to be busy; a longer queue would only delay a stop.
 _QUEUE_BYTES = 64 * MEBIBYTE
@@ -65,14 +66,12 @@ class VideoReport:
         return self.frames / self.wall_s if self.wall_s > 0 else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
-    """What is drawn: conf and class_ids choose the detections, labels and scores the text."""
-
-    conf: float
-    class_ids: Sequence[int] | None = None
-    labels: bool = True
-    scores: bool = True
+def style_of(
+    detector: FrameDetector, conf: float | None, class_ids: Sequence[int] | None, labels: bool, scores: bool
+) -> Style:
+    """What is drawn of this detector's results; conf: its own threshold where not given."""
+    notice = RANDOM_WEIGHTS if detector.random_weights else None
+    return Style(detector.score_threshold if conf is None else conf, class_ids, labels, scores, notice)
 
 
 def process_video(
@@ -103,7 +102,7 @@ def process_video(
     was written so far was kept as partial.
     """
     started_s = time.perf_counter()
-    style = Style(detector.score_threshold if conf is None else conf, class_ids, labels, scores)
+    style = style_of(detector, conf, class_ids, labels, scores)
     stopped = stop or threading.Event()
     with VideoReader(src, cut=cut or Cut(), stopped=stopped) as reader:
         copied, notes = _copied_tracks(reader, dst, audio=audio)
@@ -207,25 +206,17 @@ class _Outputs:
             self._video.copy(packet)
 
     def add(self, picture: Picture, detections: Detections) -> None:
-        style = self._style
-        shown = detections.filter(conf=style.conf, class_ids=style.class_ids)
+        shown = self._style.shown(detections)
         pts_s = float(picture.pts * self._reader.time_base)
         for side in self._sides.values():
             side.add(PictureResult(self.frames, pts_s, shown))
         if self._video is not None:
-            self._draw(picture, shown)
+            draw_marks(picture.rgb, self._style.marks(shown, (picture.rgb.shape[0], picture.rgb.shape[1])))
             self._video.write(picture.rgb, picture.pts, picture.duration)
         self._first_s = pts_s if self.frames == 0 else self._first_s
         self._last_end_s = pts_s + float(picture.duration * self._reader.time_base)
         self._classes.update(shown.names)
         self.frames += 1
-
-    def _draw(self, picture: Picture, shown: Detections) -> None:
-        size_hw = (picture.rgb.shape[0], picture.rgb.shape[1])
-        notice = RANDOM_WEIGHTS if self._detector.random_weights else None
-        style = self._style
-        marks = marks_of(shown, conf=0.0, labels=style.labels, scores=style.scores, notice=notice, size_hw=size_hw)
-        draw_marks(picture.rgb, marks)
 
     def finish(self) -> None:
         if self._video is not None:
@@ -240,8 +231,7 @@ class _Outputs:
             return "nothing was written"
         kept: list[Path | None] = [] if self._video is None else [self._video.keep_partial()]
         kept += [side.keep_partial() for side in self._sides.values()]
-        names = [str(path) for path in kept if path is not None]
-        return f"{self.frames} pictures are kept in {' and '.join(names)}" if names else "nothing was written"
+        return kept_in(self.frames, kept)
 
     def abort(self) -> None:
         for output in (self._video, *self._sides.values()):
@@ -272,20 +262,12 @@ def _ended_well(outputs: _Outputs, run: _Run) -> Any:
             return
     except KeyboardInterrupt:
         raise  # asked twice: the part files stay as they are
-    except LeDetrError as error:
-        error.args = (f"{str(error).rstrip('.')}; {_kept(outputs)}.",)
-        raise
     except BaseException as error:
-        error.add_note(f"{_kept(outputs)}.")
+        say_what_is_kept(error, outputs.keep_partial)
         raise
-    raise Interrupted(f"Stopped as asked; {_kept(outputs)}.")
-
-
-def _kept(outputs: _Outputs) -> str:
-    try:
-        return outputs.keep_partial()
-    except OutputError as error:
-        return f"what was written so far stays in the part file ({error})"
+    stopped = Interrupted("Stopped as asked.")
+    say_what_is_kept(stopped, outputs.keep_partial)
+    raise stopped
 
 
 @dataclass(slots=True, eq=False)
