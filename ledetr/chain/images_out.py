@@ -15,13 +15,20 @@ from PIL import Image
 from ledetr.chain.images import list_images, load_image
 from ledetr.chain.inference import SCORE_FLOOR, FrameDetector
 from ledetr.chain.mailbox import MEBIBYTE, ByteQueue
-from ledetr.chain.output_files import choose_target, output_error, publish, reserve_part, say_what_is_kept
+from ledetr.chain.output_files import (
+    check_writable,
+    choose_target,
+    output_error,
+    publish,
+    reserve_part,
+    say_what_is_kept,
+)
 from ledetr.chain.overlay import Style, draw_marks
 from ledetr.chain.side_files import PictureResult, SideFile, SideHeader, open_side_files
 from ledetr.chain.sources import FolderSpec, ImageSpec, ListSpec, printable
 from ledetr.chain.video import VideoProgress, style_of
 from ledetr.detections import Detections
-from ledetr.errors import Interrupted, LeDetrError, OutputError, SourceError, UsageError
+from ledetr.errors import Interrupted, LeDetrError, SourceError, UsageError
 
 # Pillow's name of the format for each ending we write. JPEG without colour subsampling: thin coloured lines smear.
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".bmp": "BMP", ".webp": "WEBP",
@@ -109,6 +116,14 @@ def process_images(
     )
 
 
+def check_folder(paths: Sequence[Path], dst: Path) -> None:
+    """Raises OutputError where the results of these pictures cannot lie in the folder dst, UsageError where they must
+    not; makes nothing."""
+    if dst.exists() and any(dst.samefile(folder) for folder in {path.parent for path in paths} if folder.exists()):
+        raise UsageError(f"The results would lie among their own sources in {dst}; choose another folder with -o.")
+    check_writable(dst)
+
+
 class _Outputs:
     """The pictures and the side files of one run."""
 
@@ -173,10 +188,7 @@ class _Targets:
         self._base = spec.path if isinstance(spec, FolderSpec) else spec.path.parent
         if dst is None or self._single:
             return
-        if dst.exists() and not dst.is_dir():
-            raise OutputError(f"{dst} is a file, and a folder was expected for {len(paths)} pictures.")
-        if dst.exists() and any(dst.samefile(folder) for folder in {path.parent for path in paths} if folder.exists()):
-            raise UsageError(f"The results would lie among their own sources in {dst}; choose another folder with -o.")
+        check_folder(paths, dst)
         _make_folder(dst)
 
     def name_of(self, path: Path) -> str:

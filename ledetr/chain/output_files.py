@@ -79,6 +79,14 @@ def reserve_part(target: Path) -> Path:
         return part
 
 
+def check_writable(folder: Path) -> None:
+    """Raises OutputError where no file can be made in the folder; one that is missing yet, where it cannot be made."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise OutputError(f"{there} is a file, and a folder was expected.")
+    reserve_part(there / "try").unlink()
+
+
 def publish(part: Path, target: Path, *, overwrite: bool = False) -> Path:
     """Give a finished file its final name in one step, on disk before that; the name it got comes back.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ledetr.chain.images import list_images, load_image
-from ledetr.chain.images_out import ImagesReport, process_images
+from ledetr.chain.images_out import ImagesReport, check_folder, process_images
 from ledetr.chain.output_files import choose_target, output_error, reserve_part
 from ledetr.chain.recorder import choose_codec
 from ledetr.chain.side_files import SIDE_FILE_ENDINGS
@@ -61,7 +61,10 @@ class Job:
                 load_image(self.spec.path)
         if self.target is not None and not isinstance(self.spec, Stills):
             choose_codec(self.target, wish.codec)
-        files = [] if self.target is None or isinstance(self.spec, FolderSpec | ListSpec) else [self.target]
+        files = [] if self.target is None else [self.target]
+        if self.target is not None and isinstance(self.spec, FolderSpec | ListSpec):
+            check_folder(sources, self.target)
+            files = []
         for path in [*files, *self.side_files.values()]:
             reserve_part(choose_target(path, overwrite=wish.overwrite, sources=sources)).unlink()
 

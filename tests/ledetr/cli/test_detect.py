@@ -188,6 +188,8 @@ BAD = {
     "no pictures in the folder": (["void"], 3, "holds no pictures"),
     "unknown class": (["clip.mp4", "--classes", "person,dgo"], 2, "did you mean 'dog'?"),
     "no class": (["clip.mp4", "--classes", ","], 2, "names no class"),
+    "folder under a file": (["pictures", "-o", "clip.mp4/out"], 1, "is a file, and a folder was expected"),
+    "folder as its own target": (["pictures", "-o", "pictures"], 2, "among their own sources"),
     "source as target": (["clip.mp4", "-o", "clip.mp4", "--overwrite"], 2, "its own source"),
     "missing folder": (["clip.mp4", "-o", "nowhere/out.mp4"], 1, "does not exist"),
     "ending that is no video": (["clip.mp4", "-o", "out.doc"], 2, "what kind of video"),
@@ -209,6 +211,8 @@ def test_what_cannot_work_is_one_sentence_before_a_model_is_loaded(
     (tmp_path / "text.mp4").write_text("hello\n" * 20)
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "void").mkdir()
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / "1.png")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
 
     assert main(["detect", *words]) == code
@@ -260,6 +264,9 @@ def test_a_folder_that_refuses_is_one_sentence(
     def refuse(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
 
+    Path("in").mkdir()
+    Image.new("RGB", (8, 8)).save("in/1.png")
     monkeypatch.setattr("ledetr.chain.output_files.os.open", refuse)
-    assert main(["detect", "clip.mp4", "-o", "out.mp4"]) == 1
-    assert "not permitted" in capsys.readouterr().err and detector.loads == []
+    for words in (["clip.mp4", "-o", "out.mp4"], ["in", "-o", "out"], ["in", "-o", "out/sub"]):
+        assert main(["detect", *words]) == 1
+        assert "not permitted" in capsys.readouterr().err and detector.loads == []
