@@ -8,7 +8,7 @@ import typer
 
 from ledetr.chain.images_out import ImagesReport
 from ledetr.chain.video import VideoReport
-from ledetr.cli.detect_jobs import Job, Outcome, Report, Wish, class_ids_of, cut_of, planned_jobs
+from ledetr.cli.detect_jobs import Job, Outcome, Report, Wish, class_names_of, cut_of, planned_jobs
 from ledetr.cli.detect_progress import shown_progress, stop_on_ctrl_c
 from ledetr.cli.one_document import one_document
 from ledetr.detector import Detector
@@ -87,6 +87,7 @@ def detect(
         every_frame=every_frame,
         retries=retries,
     )
+    names = class_names_of(classes)
     with one_document(json) as document:
         wanted_sides = {kind: path for kind, path in side_paths.items() if path is not None}
         jobs = planned_jobs(sources, output, wanted_sides, wish)
@@ -101,7 +102,8 @@ def detect(
             imgsz=imgsz,
             random_weights=random_weights,
         ) as detector:
-            wish = replace(wish, class_ids=class_ids_of(classes, detector.class_names))
+            if names is not None:
+                wish = replace(wish, class_ids=detector.class_ids(names))
             with stop_on_ctrl_c() as stop:
                 for job in jobs:
                     with shown_progress(job.spec.display_name, quiet=quiet) as progress:

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -247,24 +246,11 @@ def _seconds(flag: str, text: str | None) -> float | None:
     return sum(part * 60.0**power for power, part in enumerate(reversed(parts)))
 
 
-def class_ids_of(classes: str | None, class_names: Sequence[str]) -> list[int] | None:
-    """Ids of the names asked for; raises UsageError with the nearest name for one that is not there."""
+def class_names_of(classes: str | None) -> list[str] | None:
+    """The names in --classes person,car; UsageError where it holds none."""
     if classes is None:
         return None
-    by_name = {name.casefold(): number for number, name in enumerate(class_names)}
-    ids = []
-    for name in (part.strip().casefold() for part in classes.split(",")):
-        if not name:
-            continue
-        if name not in by_name:
-            close = get_close_matches(name, by_name, n=1, cutoff=0.5)
-            hint = (
-                f"did you mean {close[0]!r}?"
-                if close
-                else f"it knows {len(by_name)}: {', '.join(class_names[:8])}, ..."
-            )
-            raise UsageError(f"The model knows no class {name!r}; {hint}")
-        ids.append(by_name[name])
-    if not ids:
+    names = [part.strip() for part in classes.split(",") if part.strip()]
+    if not names:
         raise UsageError("--classes names no class; write for example --classes person,car.")
-    return ids
+    return names
