@@ -7,11 +7,9 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ledetr.errors import SourceError
-
-MAX_PIXELS = 100_000_000
+from ledetr.pictures import read_picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +104,11 @@ def inside(folder: Path, name: str, *, named_by: Path) -> Path:
     return path
 
 
-def read_picture(path: Path) -> np.ndarray:
+def read_stored(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB as stored: COCO boxes are in pixels of the file, so no EXIF turn is applied."""
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise SourceError(f"{str(path)!r} has {image.width} x {image.height} pixels; at most {MAX_PIXELS:,}")
-            return np.asarray(image.convert("RGB"))
-    except FileNotFoundError as error:
-        raise SourceError(f"there is no picture {str(path)!r}; is --images the right folder?") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SourceError(f"{str(path)!r} cannot be read as a picture: {error}") from error
+    if not path.exists():
+        raise SourceError(f"there is no picture {str(path)!r}; is --images the right folder?")
+    return read_picture(path, upright=False)
 
 
 def _rows(path: Path, content: dict[str, Any], key: str) -> list[dict[str, Any]]:

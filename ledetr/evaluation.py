@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ledetr.coco_file import Category, CocoSet, four_numbers, read_json, read_picture
+from ledetr.coco_file import Category, CocoSet, four_numbers, read_json, read_stored
 from ledetr.detections import Detections
 from ledetr.errors import SourceError
 
@@ -102,7 +102,7 @@ def detect_all(
     category_of = match_categories(detector, data.categories)
     rows: list[CocoRow] = []
     for done, picture in enumerate(data.pictures, start=1):
-        rgb = read_picture(picture.path)
+        rgb = read_stored(picture.path)
         found, _ = detector.detect_frame(rgb, score_floor=0.0, max_detections=3 * DETECTIONS_PER_PICTURE)
         rows += _coco_rows(found, picture.image_id, category_of)
         progress(done)

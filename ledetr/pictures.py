@@ -11,12 +11,16 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ledetr.errors import SourceError
+from ledetr.paths import check_regular_file, printable
 
 if TYPE_CHECKING:
     import torch
 
 Colour = Literal["rgb", "bgr"]
 MAX_PIXELS = 100_000_000
+# Pillow finds the format by the first bytes; these are the ones that pictures of a detector come in. Others of its
+# formats start programs or read other files.
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 
 
 def to_rgb(picture: object, *, colour: Colour = "rgb") -> np.ndarray:
@@ -32,7 +36,8 @@ def to_rgb(picture: object, *, colour: Colour = "rgb") -> np.ndarray:
     if isinstance(picture, str | Path):
         return read_picture(Path(picture))
     if isinstance(picture, Image.Image):
-        return _upright_rgb(picture, "the picture")
+        _check_size(picture, "The picture")
+        return _rgb(ImageOps.exif_transpose(picture))
     torch_module = sys.modules.get("torch")
     if torch_module is not None and isinstance(picture, torch_module.Tensor):
         array = _array_of_tensor(picture)
@@ -45,35 +50,43 @@ def to_rgb(picture: object, *, colour: Colour = "rgb") -> np.ndarray:
     return np.ascontiguousarray(array[..., ::-1] if colour == "bgr" else array)
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a picture file, upright; SourceError, one sentence, where it cannot be read."""
-    if not path.exists():
-        raise SourceError(f"picture {str(path)!r} does not exist")
-    if not path.is_file():
-        raise SourceError(f"{str(path)!r} is not a picture file")
+def read_picture(path: Path, *, upright: bool = True) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a picture file, writable, turned upright as its EXIF says, or as stored.
+
+    The size is checked from the header, before anything is decoded. 16 bits become 8; of an animation the first frame;
+    transparency is left out. Raises SourceError.
+    """
+    check_regular_file(path)
+    name = printable(path.name)
     try:
         with warnings.catch_warnings():
-            # Pillow warns from 89 megapixels on and refuses from 179 on; our own limit acts before decoding.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return _upright_rgb(image, f"picture {str(path)!r}")
-    except UnidentifiedImageError as error:
-        raise SourceError(f"{str(path)!r} is no picture that can be read; for video use ledetr.chain.stream") from error
-    except Image.DecompressionBombError as error:
-        raise SourceError(f"picture {str(path)!r} is larger than {MAX_PIXELS // 1_000_000} megapixels") from error
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three for damaged files
-        raise SourceError(f"picture {str(path)!r} is damaged or cut short: {error}") from error
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands in its place
+            with Image.open(path, formats=_FORMATS) as image:
+                _check_size(image, f"Cannot open {name!r}: it")
+                return _rgb(ImageOps.exif_transpose(image) if upright else image)
+    except UnidentifiedImageError:
+        raise SourceError(
+            f"Cannot open {name!r}: it is not a picture that can be read, whatever its name says."
+        ) from None
+    except Image.DecompressionBombError:
+        raise SourceError(f"Cannot open {name!r}: it claims more pixels than are safe to decode.") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise on damaged files
+        raise SourceError(f"Cannot open {name!r}: the picture is cut or damaged ({error}).") from None
 
 
-def _upright_rgb(image: Image.Image, what: str) -> np.ndarray:
-    if image.width * image.height > MAX_PIXELS:
-        raise SourceError(f"{what} is larger than {MAX_PIXELS // 1_000_000} megapixels")
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16") or upright.mode == "I":
+def _check_size(image: Image.Image, what: str) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        limit = f"more than the limit of {MAX_PIXELS / 1e6:g} million"
+        raise SourceError(f"{what} has {width} x {height} pixels, {limit}.")
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I;16") or image.mode == "I":
         # Pillow cuts 16-bit greys at 255 instead of scaling them.
-        grey = (np.asarray(upright).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
+        grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
-    return np.array(upright.convert("RGB"))
+    return np.array(image.convert("RGB"))
 
 
 def _array_of_tensor(tensor: torch.Tensor) -> np.ndarray:

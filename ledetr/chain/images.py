@@ -5,62 +5,19 @@ or list a picture that cannot be read is noted in `unreadable` and left out; a s
 """
 
 import re
-import warnings
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from ledetr.chain.clock import Clock
-from ledetr.chain.sources import (
-    IMAGE_SUFFIXES,
-    FolderSpec,
-    ImageSpec,
-    ListSpec,
-    SourceInfo,
-    check_regular_file,
-    printable,
-)
+from ledetr.chain.sources import IMAGE_SUFFIXES, FolderSpec, ImageSpec, ListSpec, SourceInfo
 from ledetr.errors import SourceError
 from ledetr.frame import Frame, FrameMeta
-from ledetr.pictures import MAX_PIXELS, to_rgb
+from ledetr.paths import check_regular_file, printable
+from ledetr.pictures import read_picture
 
-# Pillow finds the format by the first bytes; these are the ones that pictures of a detector come in. Others of its
-# formats start programs or read other files.
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 _LIST_LIMIT_BYTES = 64 * 1024 * 1024
-
-
-def load_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned upright as its EXIF says; the same pixels as Detector.detect(path) sees.
-
-    The size is checked from the header, before anything is decoded. 16 bits become 8; of an animation the first frame;
-    transparency is left out. Raises SourceError.
-    """
-    check_regular_file(path)
-    name = printable(path.name)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands in its place
-            with Image.open(path, formats=_FORMATS) as image:
-                _check_size(image, name)
-                return to_rgb(image)
-    except UnidentifiedImageError:
-        raise SourceError(
-            f"Cannot open {name!r}: it is not a picture that can be read, whatever its name says."
-        ) from None
-    except Image.DecompressionBombError:
-        raise SourceError(f"Cannot open {name!r}: it claims more pixels than are safe to decode.") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise on damaged files
-        raise SourceError(f"Cannot open {name!r}: the picture is cut or damaged ({error}).") from None
-
-
-def _check_size(image: Image.Image, name: str) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        limit = f"more than the limit of {MAX_PIXELS / 1e6:g} million"
-        raise SourceError(f"Cannot open {name!r}: it has {width} x {height} pixels, {limit}.")
 
 
 def natural_key(text: str) -> list[tuple[int, int | str]]:
@@ -149,7 +106,7 @@ class Images:
         while self._next < len(self._paths):
             index, self._next = self._next, self._next + 1
             try:
-                return index, load_image(self._paths[index])
+                return index, read_picture(self._paths[index])
             except SourceError as error:
                 if self._single:
                     raise

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ledetr.chain.images import list_images, load_image
+from ledetr.chain.images import list_images
 from ledetr.chain.inference import SCORE_FLOOR, FrameDetector
 from ledetr.chain.mailbox import MEBIBYTE, ByteQueue
 from ledetr.chain.output_files import (
@@ -25,10 +25,12 @@ from ledetr.chain.output_files import (
 )
 from ledetr.chain.overlay import Style, draw_marks
 from ledetr.chain.side_files import PictureResult, SideFile, SideHeader, open_side_files
-from ledetr.chain.sources import FolderSpec, ImageSpec, ListSpec, printable
+from ledetr.chain.sources import FolderSpec, ImageSpec, ListSpec
 from ledetr.chain.video import VideoProgress, style_of
 from ledetr.detections import Detections
 from ledetr.errors import Interrupted, LeDetrError, SourceError, UsageError
+from ledetr.paths import printable
+from ledetr.pictures import read_picture
 
 # Pillow's name of the format for each ending we write. JPEG without colour subsampling: thin coloured lines smear.
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".bmp": "BMP", ".webp": "WEBP",
@@ -244,12 +246,12 @@ def _load_all(paths: Sequence[Path], queue: ByteQueue[tuple[Path, np.ndarray | L
     try:
         for path in paths:
             try:
-                rgb = load_image(path)
+                rgb = read_picture(path)
             except LeDetrError as error:
                 if not queue.put((path, error), 0):
                     return
             else:
-                if not queue.put((path, rgb if rgb.flags.writeable else rgb.copy()), rgb.nbytes):
+                if not queue.put((path, rgb), rgb.nbytes):
                     return
     except BaseException as error:  # carried to the thread that waits
         queue.put(error, 0)

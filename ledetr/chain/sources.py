@@ -6,7 +6,6 @@ parse_source only looks at the spelling (and at whether a path is a folder); it 
 import importlib
 import os
 import re
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +16,7 @@ from urllib.parse import parse_qsl
 from ledetr.chain.clock import Clock, MonotonicClock
 from ledetr.errors import SourceError
 from ledetr.frame import Frame
+from ledetr.paths import printable
 
 OPEN_DEADLINE_S = 10.0
 READ_DEADLINE_S = 5.0
@@ -402,30 +402,3 @@ def mask_url(url: str) -> str:
     user, colon, _ = userinfo.partition(":")
     shown = f"{user}:***" if colon and not re.search(r"[/?#]", user) else "***"
     return f"{scheme}{mark}{shown if at else ''}{at}{place}{'?***' if question else ''}"
-
-
-def printable(name: str) -> str:
-    """A file name as it can be shown and logged: bytes that are no UTF-8, and control characters, become U+FFFD."""
-    text = os.fsencode(name).decode("utf-8", "replace")
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\ufffd", text)
-
-
-def check_regular_file(path: Path) -> None:
-    """Raises SourceError with the reason where path is not a readable file with something in it."""
-    name = printable(path.name or str(path))
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        raise SourceError(
-            f"Cannot open {name!r}: there is no such file; check the path {printable(str(path))}."
-        ) from None
-    except OSError as error:
-        raise SourceError(f"Cannot open {name!r}: {error.strerror or error}.") from None
-    if stat.S_ISDIR(status.st_mode):
-        raise SourceError(f"Cannot open {name!r}: it is a folder, and a file was expected.")
-    if not stat.S_ISREG(status.st_mode):
-        raise SourceError(f"Cannot open {name!r}: it is not an ordinary file but a device or pipe.")
-    if status.st_size == 0:
-        raise SourceError(f"Cannot open {name!r}: the file is empty (0 bytes).")
-    if not os.access(path, os.R_OK):
-        raise SourceError(f"Cannot open {name!r}: reading it is not permitted; check its permissions.")

@@ -12,16 +12,10 @@ from av.video.stream import VideoStream
 
 from ledetr.chain.clock import Clock
 from ledetr.chain.colour import colour_of, orientation_of, upright_rgb
-from ledetr.chain.sources import (
-    OPEN_DEADLINE_S,
-    READ_DEADLINE_S,
-    SourceInfo,
-    VideoSpec,
-    check_regular_file,
-    printable,
-)
+from ledetr.chain.sources import OPEN_DEADLINE_S, READ_DEADLINE_S, SourceInfo, VideoSpec
 from ledetr.errors import SourceError
 from ledetr.frame import Frame, FrameMeta
+from ledetr.paths import check_regular_file, printable
 
 # Containers that hold their pictures themselves. Playlists, scripts and device formats are not here, so that a file
 # cannot make the reader open other files or addresses.

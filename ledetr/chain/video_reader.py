@@ -16,10 +16,10 @@ import av
 import numpy as np
 
 from ledetr.chain.colour import colour_of, is_hdr, orientation_of, output_colour, upright_rgb
-from ledetr.chain.sources import printable
 from ledetr.chain.video_file import open_video_container, picture_stream
 from ledetr.errors import SourceError
 from ledetr.frame import Colour
+from ledetr.paths import printable
 
 # Pictures that cannot be decoded are skipped and counted; so many in a row mean that the rest is lost.
 _BROKEN_IN_A_ROW = 300

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ledetr.chain.images import list_images, load_image
+from ledetr.chain.images import list_images
 from ledetr.chain.images_out import ImagesReport, check_folder, process_images
 from ledetr.chain.output_files import choose_target, output_error, reserve_part
 from ledetr.chain.recorder import choose_codec
@@ -17,6 +17,7 @@ from ledetr.chain.video import VideoProgress, VideoReport, needs_matroska, proce
 from ledetr.chain.video_reader import Cut, VideoReader
 from ledetr.detector import Detector
 from ledetr.errors import LeDetrError, PartialFailure, SourceError, UsageError
+from ledetr.pictures import read_picture
 
 Stills: TypeAlias = ImageSpec | FolderSpec | ListSpec
 Report: TypeAlias = VideoReport | ImagesReport
@@ -57,7 +58,7 @@ class Job:
         elif isinstance(self.spec, Stills):
             sources = list_images(self.spec)
             if isinstance(self.spec, ImageSpec):
-                load_image(self.spec.path)
+                read_picture(self.spec.path)
         if self.target is not None and not isinstance(self.spec, Stills):
             choose_codec(self.target, wish.codec)
         files = [] if self.target is None else [self.target]

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ledetr.chain.images import list_images, load_image, natural_key
+from ledetr.chain.images import list_images, natural_key
 from ledetr.chain.sources import open_source, parse_source
 from ledetr.errors import SourceError
-from ledetr.pictures import to_rgb
+from ledetr.pictures import read_picture, to_rgb
 
 # Rows and columns that are all different, so that a turn or a mirror shows.
 PICTURE = np.zeros((6, 9, 3), np.uint8)
@@ -64,24 +64,24 @@ def test_exif_turn(tmp_path, orientation, ending) -> None:
     exif[0x0112] = orientation
     options = {"lossless": True} if ending == "webp" else {}
     path = save(tmp_path / f"a.{ending}", exif=exif, **options)
-    assert np.array_equal(load_image(path), UPRIGHT[orientation](PICTURE))
+    assert np.array_equal(read_picture(path), UPRIGHT[orientation](PICTURE))
 
 
 def test_other_modes_become_rgb_as_the_detector_reads_them(tmp_path) -> None:
     grey16 = (np.arange(54, dtype=np.uint16) * 1213).reshape(6, 9)
     Image.fromarray(grey16).save(tmp_path / "grey16.png")
-    assert load_image(tmp_path / "grey16.png")[..., 0] == pytest.approx(np.round(grey16 / 257).astype(int), abs=1)
+    assert read_picture(tmp_path / "grey16.png")[..., 0] == pytest.approx(np.round(grey16 / 257).astype(int), abs=1)
     for mode in ("1", "L", "P", "CMYK", "LA", "RGBA", "RGB"):
         path = tmp_path / f"{mode}.{'tiff' if mode == 'CMYK' else 'png'}"
         Image.fromarray(PICTURE).convert("L" if mode == "LA" else "RGB").convert(mode).save(path)
     for path in tmp_path.iterdir():
-        rgb = load_image(path)
+        rgb = read_picture(path)
         assert rgb.shape == (6, 9, 3) and np.array_equal(rgb, to_rgb(path))
 
 
 def test_one_pixel_and_extreme_shapes(tmp_path) -> None:
     for shape in ((1, 1), (1, 4096), (4096, 1)):
-        assert load_image(save(tmp_path / "a.png", np.ones((*shape, 3), np.uint8))).shape == (*shape, 3)
+        assert read_picture(save(tmp_path / "a.png", np.ones((*shape, 3), np.uint8))).shape == (*shape, 3)
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -100,7 +100,7 @@ def png_header(width: int, height: int) -> bytes:
 def test_a_bomb_is_refused_by_its_header(tmp_path, width, height) -> None:
     (tmp_path / "bomb.png").write_bytes(png_header(width, height))
     with pytest.raises(SourceError, match=r"'bomb\.png': it (has .* more than the limit of 100 million|claims)"):
-        load_image(tmp_path / "bomb.png")
+        read_picture(tmp_path / "bomb.png")
 
 
 def damaged(path: Path) -> dict[str, bytes]:

@@ -17,9 +17,9 @@ from ledetr.chain.sources import (
     VideoSpec,
     mask_url,
     parse_source,
-    printable,
 )
 from ledetr.errors import SourceError
+from ledetr.paths import printable
 
 
 @pytest.mark.parametrize(
