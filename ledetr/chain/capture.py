@@ -26,6 +26,8 @@ _RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
 _LATE_S = 0.1
 # A source that is lost again sooner than this was not really back: the tries are counted on.
 _STEADY_NS = 10_000_000_000
+# Calls into a driver that hangs for ever leave a thread each; from so many on no more tries are made until one ends.
+_MOST_HUNG = 4
 # How far back to look for the frame before the first one that is remembered.
 _REWINDS_S = (2.0, 10.0, 60.0, float("inf"))
 
@@ -205,9 +207,12 @@ class Capture:
         epoch = self.epoch
         self._guard = GuardedSource(lambda: self._open_it(epoch), self._name)
         with self._changed:
-            self.guards = [guard for guard in self.guards if guard.thread.is_alive()] + [self._guard]
+            hung = [guard for guard in self.guards if guard.thread.is_alive()]
+            self.guards = [*hung, self._guard]
             if self._stop.is_set():
                 raise Cancelled
+        if len(hung) >= _MOST_HUNG:
+            raise SourceLost(f"{self._name!r} has not answered in {len(hung)} tries; unplug it, or check its driver.")
         return self._guard.open(self._config.open_deadline_s + _MARGIN_S)
 
     def _next_command(self) -> bool:

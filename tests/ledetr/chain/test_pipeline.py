@@ -106,6 +106,32 @@ def test_every_plays_each_frame_in_order_and_parks(player, scripted_source, fake
     assert p.kinds() == [Opened, Eof, Stopped] and p.sources[0].closed.is_set() and alive() == []
 
 
+def test_tries_that_hang_do_not_pile_up(player, scripted_source, wait_until, monkeypatch) -> None:
+    monkeypatch.setattr("ledetr.chain.capture._MARGIN_S", 0.02)
+    monkeypatch.setattr("ledetr.chain.capture._RETRY_DELAYS_S", (0.0,))
+    let_go, tries = threading.Event(), []
+
+    def lost(_: int) -> None:
+        raise SourceLost("gone")
+
+    def make(*, clock: Any, epoch: int) -> Any:
+        tries.append(epoch)
+        if len(tries) > 1:
+            let_go.wait(30)
+        return scripted_source(live=True, clock=clock, epoch=epoch, before_read=lost if len(tries) == 1 else _nothing)
+
+    p = player(make, config=replace(FAST, open_deadline_s=0.0))
+    p.pipeline.open(SPEC)
+    wait_until(lambda: p.kinds().count(Reconnecting) >= 20)
+    assert len(tries) == 1 + 4
+    let_go.set()
+    wait_until(lambda: Restored in p.kinds())
+
+
+def _nothing(_: int) -> None:
+    """Before a read."""
+
+
 def test_what_it_says_never_waits_for_the_capture_thread(player, scripted_source, wait_until) -> None:
     # The capture thread moves the state while it holds its own lock; to ask the other way round would wait for ever.
     p = player(lambda **kw: scripted_source(count=2, **kw), policy="every", config=FAST)
