@@ -1,5 +1,6 @@
 """`ledetr detect`: pictures, videos and live sources, given back with boxes, and lists of what was found."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,10 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from ledetr.chain.images_out import ImagesReport
-from ledetr.chain.video import VideoReport
+from ledetr.chain.video import VideoProgress, VideoReport
 from ledetr.cli.detect_jobs import Job, Outcome, Report, Wish, class_names_of, cut_of, planned_jobs
-from ledetr.cli.detect_progress import shown_progress, stop_on_ctrl_c
+from ledetr.cli.interruption import stop_on_ctrl_c
 from ledetr.cli.one_document import one_document
+from ledetr.cli.progress import Show, shown_progress
 from ledetr.detector import Detector
 
 
@@ -106,12 +108,16 @@ def detect(
                 wish = replace(wish, class_ids=detector.class_ids(names))
             with stop_on_ctrl_c() as stop:
                 for job in jobs:
-                    with shown_progress(job.spec.display_name, quiet=quiet) as progress:
-                        outcome.run(job, detector, wish, progress, stop, single=len(sources) == 1)
+                    with shown_progress(job.spec.display_name, unit="pictures", quiet=quiet) as show:
+                        outcome.run(job, detector, wish, _follow(show), stop, single=len(sources) == 1)
             document.update(_document(detector, outcome))
             if not json:
                 _print_summary(detector, outcome)
     outcome.raise_for_failures()
+
+
+def _follow(show: Show) -> Callable[[VideoProgress], None]:
+    return lambda progress: show(progress.frames, progress.total, progress.seconds_left, fps=progress.fps)
 
 
 def _print_summary(detector: Detector, outcome: Outcome) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ledetr.cli.one_document import one_document
 from ledetr.cli.progress import counted
@@ -87,9 +88,9 @@ def _title(engine: dict[str, Any]) -> str:
 
 def _print_tables(scores: Scores, name: str, data: Path) -> None:
     console = Console()
-    table = Table(
-        title=f"{name} on {data.name}: {scores.pictures} pictures, {scores.boxes} boxes", title_justify="left"
-    )
+    # Names of files and classes are outside text, in which brackets are no markup.
+    title = Text(f"{name} on {data.name}: {scores.pictures} pictures, {scores.boxes} boxes")
+    table = Table(title=title, title_justify="left")
     for figure in scores.figures:
         table.add_column(figure, justify="right")
     table.add_row(*(_percent(value) for value in scores.figures.values()))
@@ -102,7 +103,7 @@ def _print_tables(scores: Scores, name: str, data: Path) -> None:
         classes.add_column(column, justify="left" if column == "class" else "right")
     for row in scores.classes:
         if row.boxes:
-            classes.add_row(row.name, str(row.boxes), _percent(row.ap), _percent(row.ap50))
+            classes.add_row(Text(row.name), str(row.boxes), _percent(row.ap), _percent(row.ap50))
     console.print(classes)
 
 

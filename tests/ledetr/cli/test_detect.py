@@ -252,7 +252,7 @@ def test_ctrl_c_keeps_a_partial_that_plays_and_exits_130(
 def test_progress_off_a_terminal_is_a_plain_line_now_and_then(
     video: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ledetr.cli.detect_progress._SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("ledetr.cli.progress._SECONDS_BETWEEN_LINES", 0.0)
     assert main(["detect", "clip.mp4", "-o", "out.mp4"]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 20 and lines[9].startswith("clip.mp4: 10 of 20 pictures, ")

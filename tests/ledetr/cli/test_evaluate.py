@@ -63,6 +63,17 @@ def test_a_file_of_predictions(data: Path, capsys: pytest.CaptureFixture[str]) -
     assert "50.5" in table and "person" in table and "car" not in table
 
 
+def test_brackets_in_names_are_no_markup(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = data.parent / "[bold]two.json"
+    odd.write_text(data.read_text().replace('"person"', '"[/bold] person"'))
+    found = data.parent / "found.json"
+    found.write_text(json.dumps([{"image_id": 1, "category_id": 1, "bbox": [10, 10, 40, 50], "score": 0.9}]))
+    words = ["eval", str(odd), "--images", str(data.with_suffix("")), "--predictions", str(found)]
+    assert main(words) == 0
+    table = capsys.readouterr().out
+    assert "[bold]two.json" in "".join(table.split("\n")) and "[/bold] person" in table
+
+
 def test_what_is_not_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.json").write_text("{}")
     for name, words in [("absent.json", "there is no file"), ("x.json", "is not a COCO data set")]:
