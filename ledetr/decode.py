@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ledetr.backends.base import RawOutputs
+from ledetr.backends.base import RankedOutputs, RawOutputs
 from ledetr.boxes import cxcywh_to_xyxy
 from ledetr.detections import Detections
 from ledetr.preprocess import Placement
@@ -35,6 +35,36 @@ def decode(
         xyxy=placement.to_source(xyxy_norm[finite]),
         confidence=scores[finite].astype(np.float32),
         class_id=labels[finite].astype(np.int64),
+        class_names=class_names,
+        category_ids=category_ids,
+        model_id=model_id,
+        score_floor=score_floor,
+    )
+
+
+def place_ranked(
+    ranked: RankedOutputs,
+    placement: Placement,
+    *,
+    score_floor: float,
+    max_detections: int = 300,
+    class_names: tuple[str, ...] = (),
+    category_ids: tuple[int, ...] = (),
+    model_id: str = "",
+) -> Detections:
+    """Detections of one picture that a model file ranked itself; the last step of decode() for those.
+
+    ranked: of one picture, (K,), (K, 4), (K,). Rows that are not finite are dropped, and so are labels beyond the
+    class names, where files put what is no object.
+    """
+    labels, scores, boxes = ranked.labels, ranked.scores, ranked.boxes_xyxy
+    known = (labels >= 0) & (labels < len(class_names)) if class_names else labels >= 0
+    rows = np.flatnonzero(known & (scores >= score_floor) & np.isfinite(boxes).all(-1))
+    rows = rows[np.argsort(-scores[rows], kind="stable")][:max_detections]
+    return Detections(
+        xyxy=placement.to_source(boxes[rows]),
+        confidence=scores[rows].astype(np.float32),
+        class_id=labels[rows].astype(np.int64),
         class_names=class_names,
         category_ids=category_ids,
         model_id=model_id,

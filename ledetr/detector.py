@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -16,14 +17,17 @@ import numpy as np
 from ledetr.backends import (
     Backend,
     BackendInfo,
+    ModelFile,
+    RankingBackend,
+    RawOutputs,
     open_backend,
-    open_exported,
+    open_model_file,
     source_of_random,
     source_of_weights,
 )
-from ledetr.decode import decode
+from ledetr.decode import decode, place_ranked
 from ledetr.detections import Detections
-from ledetr.errors import UsageError
+from ledetr.errors import UsageError, WeightsError
 from ledetr.labels import COCO_CATEGORY_IDS, COCO_NAMES
 from ledetr.model.config import VARIANTS
 from ledetr.pictures import Colour, to_rgb
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 DEFAULT_SCORE_THRESHOLD = 0.5
 CHAIN_SCORE_FLOOR = 0.05  # below it no slider goes; above it thresholds act later, without a new inference
 MAX_DETECTIONS = 300
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class Detector:
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Backend | RankingBackend,
         *,
         model_id: str,
         class_names: Sequence[str],
@@ -77,7 +82,7 @@ class Detector:
         self.score_threshold = score_threshold
         self.random_weights = random_weights
         self.weights = weights
-        self._backend: Backend | None = backend
+        self._backend: Backend | RankingBackend | None = backend
         self._lock = threading.Lock()
 
     @classmethod
@@ -93,15 +98,18 @@ class Detector:
         random_weights: bool = False,
         threads: int | None = None,
     ) -> Detector:
-        """A detector of a scale ("n", "m", "l", "x") or of a file (.safetensors, or .onnx from `ledetr export`).
+        """A detector of a scale ("n", "m", "l", "x") or of a file: .safetensors, .onnx or .xml from `ledetr export`,
+        or .onnx of D-FINE, DEIM or RT-DETR, whose classes are taken as COCO's where there are 80 of them.
 
         backend, device, precision, threads: see ledetr.backends.open_backend. imgsz: side, or (height, width), of the
         network input, multiples of 32; default as trained. decoder_layers: fewer are faster and a little less exact.
         random_weights: run a scale without learnt weights, for measuring; never done unless asked for.
         Raises WeightsError, BackendUnavailable or UsageError, each one sentence with the next step.
         """
-        if str(model).lower().endswith(".onnx"):
-            return cls._load_exported(Path(model), backend, device, precision, imgsz, decoder_layers, threads)
+        if str(model).lower().endswith((".onnx", ".xml")):
+            if random_weights or decoder_layers is not None:
+                raise UsageError(f"{str(model)!r} is exported: its weights and decoder layers were chosen then")
+            return cls._load_exported(Path(model), backend, device, precision, imgsz, threads)
         if random_weights:
             return cls._load_random(model, backend, device, precision, imgsz, decoder_layers, threads)
         path = find_weights(model)
@@ -140,23 +148,45 @@ class Detector:
         device: str,
         precision: str,
         imgsz: int | tuple[int, int] | None,
-        decoder_layers: int | None,
         threads: int | None,
     ) -> Detector:
-        if backend not in ("auto", "onnx") or device not in ("auto", "cpu") or precision not in ("auto", "fp32"):
-            raise UsageError(f"{str(path)!r} is an ONNX file: it runs with backend 'onnx' on the cpu in fp32")
-        if decoder_layers is not None:
-            raise UsageError(f"{str(path)!r} is an ONNX file: its decoder layers were chosen when it was exported")
-        engine, weights = open_exported(find_weights(path), threads=threads)
-        if imgsz is not None and _input_hw(imgsz, (0, 0)) != engine.info.input_hw:
-            engine.close()
-            raise UsageError(
-                f"{str(path)!r} was exported for {engine.info.input_hw}, imgsz={imgsz} needs another export"
-            )
-        return cls._of_weights(engine, weights, path.stem)
+        engine_name = "openvino" if path.suffix.lower() == ".xml" else "onnx"
+        if backend not in ("auto", engine_name):
+            raise UsageError(f"{str(path)!r} runs with backend {engine_name!r} only, asked for {backend!r}")
+        file = open_model_file(find_weights(path), device=device, precision=precision, threads=threads)
+        try:
+            input_hw = file.backend.info.input_hw
+            if imgsz is not None and _height_and_width(imgsz) != input_hw:
+                raise UsageError(f"{str(path)!r} was exported for {input_hw}, imgsz={imgsz} needs another export")
+            if file.info is not None:
+                return cls._of_weights(file.backend, file.info, path.stem, random_weights=file.random_weights)
+            return cls._of_others(file, path)
+        except BaseException:
+            file.backend.close()
+            raise
 
     @classmethod
-    def _of_weights(cls, engine: Backend, weights: WeightsInfo, model_id: str) -> Detector:
+    def _of_others(cls, file: ModelFile, path: Path) -> Detector:
+        """A file that names no classes: COCO's where it tells 80 apart, else numbers; one run shows that it works."""
+        if file.classes is None:
+            raise WeightsError(f"{str(path)!r} does not show how many classes it tells apart, so none can be named")
+        is_coco = file.classes == len(COCO_NAMES)
+        names = COCO_NAMES if is_coco else tuple(f"class {number}" for number in range(file.classes))
+        taken = "are taken as those of COCO" if is_coco else "have numbers only"
+        log.warning("%r names no classes; its %d %s", path.name, file.classes, taken)
+        detector = cls(
+            file.backend,
+            model_id=path.stem,
+            class_names=names,
+            category_ids=COCO_CATEGORY_IDS if is_coco else range(file.classes),
+        )
+        detector.warm_up()
+        return detector
+
+    @classmethod
+    def _of_weights(
+        cls, engine: Backend | RankingBackend, weights: WeightsInfo, model_id: str, *, random_weights: bool = False
+    ) -> Detector:
         threshold = DEFAULT_SCORE_THRESHOLD if weights.score_threshold is None else weights.score_threshold
         return cls(
             engine,
@@ -164,6 +194,7 @@ class Detector:
             class_names=weights.class_names,
             category_ids=weights.category_ids,
             score_threshold=threshold,
+            random_weights=random_weights,
             weights=weights,
         )
 
@@ -227,16 +258,17 @@ class Detector:
             start = time.perf_counter()
             pixels, placement = preprocess(rgb, self.info.input_hw)
             preprocessed = time.perf_counter()
-            raw = self._backend.run(pixels[None])
+            raw = self._backend.run(pixels[None])[0]
             inferred = time.perf_counter()
-        detections = decode(
-            raw[0],
-            placement,
-            score_floor=score_floor,
-            max_detections=max_detections,
-            class_names=self.class_names,
-            category_ids=self.category_ids,
-            model_id=self.model_id,
+        wanted: dict[str, Any] = {
+            "score_floor": score_floor,
+            "max_detections": max_detections,
+            "class_names": self.class_names,
+            "category_ids": self.category_ids,
+            "model_id": self.model_id,
+        }
+        detections = (
+            decode(raw, placement, **wanted) if isinstance(raw, RawOutputs) else place_ranked(raw, placement, **wanted)
         )
         decoded = time.perf_counter()
         times = (preprocessed - start, inferred - preprocessed, decoded - inferred)
@@ -290,7 +322,11 @@ class Detector:
 def _input_hw(imgsz: int | tuple[int, int] | None, default: tuple[int, int]) -> tuple[int, int]:
     if imgsz is None:
         return default
-    height, width = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
+    height, width = _height_and_width(imgsz)
     if any(side % 32 or not 32 <= side <= MAX_INPUT_SIDE for side in (height, width)):
         raise UsageError(f"imgsz must be multiples of 32 in 32..{MAX_INPUT_SIDE}, got {imgsz}")
     return height, width
+
+
+def _height_and_width(imgsz: int | tuple[int, int]) -> tuple[int, int]:
+    return (imgsz, imgsz) if isinstance(imgsz, int) else imgsz

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +24,21 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """A temporary folder in `folder` to write these files to; they move out, in this order, when the block ends well.
+
+    On an error the temporary folder is removed and `folder` is as it was before. Raises OSError as the writing does.
+    """
+    part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
+    try:
+        yield part
+        for name in names:
+            (part / name).replace(folder / name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def sha256_of(path: Path, *, start: int = 0) -> str:

@@ -10,12 +10,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ledetr import __version__
-from ledetr.backends.base import Backend, BackendInfo, ModelSource, RawOutputs
+from ledetr.backends.base import Backend, BackendInfo, ModelSource, RankedOutputs, RankingBackend, RawOutputs
+from ledetr.backends.ranked import RankedBackend
 from ledetr.errors import BackendUnavailable, LeDetrError, UsageError
 from ledetr.model.config import ModelConfig
 from ledetr.weights_info import WeightsInfo, parse_metadata
@@ -23,14 +24,20 @@ from ledetr.weights_info import WeightsInfo, parse_metadata
 if TYPE_CHECKING:
     import torch
 
+    from ledetr.model.ledetr import LeDetr
+
 __all__ = [
     "BACKENDS",
     "Backend",
     "BackendInfo",
+    "ModelFile",
     "ModelSource",
+    "RankedOutputs",
+    "RankingBackend",
     "RawOutputs",
     "open_backend",
-    "open_exported",
+    "open_model_file",
+    "random_network",
     "ready_backends",
     "source_of_random",
     "source_of_weights",
@@ -44,6 +51,7 @@ PRECISIONS = {
     "onnx": ("fp32",),
 }
 RANDOM_SEED = 0
+AnyBackend = TypeVar("AnyBackend", bound=Backend | RankingBackend)
 log = logging.getLogger(__name__)
 
 
@@ -112,36 +120,94 @@ def source_of_weights(
     return _source(key, input_hw, build)
 
 
+def random_network(config: ModelConfig, decoder_layers: int | None = None) -> LeDetr:
+    """A network with random weights, the same ones each time, in eval mode."""
+    import torch
+
+    from ledetr.model.ledetr import build_model
+    from ledetr.weights import with_decoder_layers
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        return build_model(with_decoder_layers(config, decoder_layers)).eval()
+
+
 def source_of_random(config: ModelConfig, input_hw: tuple[int, int], decoder_layers: int | None = None) -> ModelSource:
     """A network with random weights, the same ones each time; never cached, as they follow torch's version."""
 
-    def build() -> torch.nn.Module:
-        import torch
-
-        from ledetr.model.ledetr import build_model
-        from ledetr.weights import with_decoder_layers
-
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(RANDOM_SEED)
-            return build_model(with_decoder_layers(config, decoder_layers)).eval().fused()
-
-    return _source(None, input_hw, build)
+    return _source(None, input_hw, lambda: random_network(config, decoder_layers).fused())
 
 
-def open_exported(path: Path, *, threads: int | None = None) -> tuple[Backend, WeightsInfo]:
-    """An engine on a file that `ledetr export` wrote (.onnx), and what the file says of itself; else WeightsError."""
-    missing = _why_not_ready("onnx")
-    if missing is not None:
-        raise BackendUnavailable(f"{str(path)!r} needs the engine onnx: {missing}")
-    from ledetr.backends.onnx_runtime import OnnxBackend
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model file with its engine. Either `info` is there, or the file is of others and says little.
 
-    backend = OnnxBackend(path, threads=threads)
+    info: what one of our own files says of itself. random_weights: True if nothing was learnt. classes: how many the
+    file of others tells apart, None where it does not say.
+    """
+
+    backend: Backend | RankingBackend
+    info: WeightsInfo | None
+    random_weights: bool = False
+    classes: int | None = None
+
+
+def open_model_file(
+    path: Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    keep_batch: bool = False,
+) -> ModelFile:
+    """An engine on an .onnx file (ours, or of D-FINE, DEIM or RT-DETR) or on an .xml of ours.
+
+    keep_batch: run any number of pictures at once where the file allows it. Raises WeightsError, one sentence, for a
+    file that is damaged, does not stand alone, needs operators beyond the standard or is of another form;
+    BackendUnavailable and UsageError as open_backend does.
+    """
+    name = "openvino" if path.suffix.lower() == ".xml" else "onnx"
+    _check_words(name, precision, threads)
+    _check_ready(name, device, precision, what=f"{str(path)!r}")
+    if name == "openvino":
+        return _open_ir(path, device, precision, threads, keep_batch)
+    from ledetr.backends.onnx_file import check_seal, class_count, read_onnx
+    from ledetr.backends.onnx_runtime import open_onnx
+
+    file = read_onnx(path)
+    if "ledetr_format" in file.metadata:
+        check_seal(file)
+        info = parse_metadata(path, file.metadata)
+        backend = _with_reason(open_onnx(file, threads=threads), "the model is an ONNX file")
+        return ModelFile(backend, info, random_weights=_is_random(file.metadata))
+    other = open_onnx(file, threads=threads)
+    if not isinstance(other, RankedBackend):
+        other.close()
+        parse_metadata(path, file.metadata)  # says that this is not ours
+    return ModelFile(_with_reason(other, "the model is an ONNX file"), None, classes=class_count(file))
+
+
+def _open_ir(path: Path, device: str, precision: str, threads: int | None, keep_batch: bool) -> ModelFile:
+    from ledetr.backends.openvino_runtime import open_ir
+
+    backend, metadata = open_ir(
+        path,
+        device="CPU" if device == "auto" else device.upper(),
+        precision=None if precision == "auto" else precision,
+        threads=threads,
+        keep_batch=keep_batch,
+    )
     try:
-        info = parse_metadata(path, backend.metadata)
+        info = parse_metadata(path, metadata)
     except LeDetrError:
         backend.close()
         raise
-    return _with_reason(backend, "the model is an ONNX file"), info
+    backend = _with_reason(backend, "the model is an OpenVINO file")
+    return ModelFile(backend, info, random_weights=_is_random(metadata))
+
+
+def _is_random(metadata: dict[str, str]) -> bool:
+    return metadata.get("random_weights") == "true"
 
 
 def _source(
@@ -177,13 +243,21 @@ def _candidates(device: str) -> tuple[str, ...]:
     return ("torch-cuda",) if device.startswith("cuda") else ("openvino",)
 
 
-def _open_named(name: str, source: ModelSource, device: str, precision: str, threads: int | None) -> Backend:
+def _check_ready(name: str, device: str, precision: str, *, what: str = "") -> None:
+    """BackendUnavailable unless the engine is here, in this precision and on this kind of device."""
     missing = _why_not_ready(name)
     if missing is not None:
         ready = ", ".join(other for other, why in ready_backends().items() if why is None)
-        raise BackendUnavailable(f"backend {name!r} cannot be used: {missing}. Ready here: {ready or 'none'}")
+        subject = f"{what} needs backend {name!r}, which cannot" if what else f"backend {name!r} cannot"
+        raise BackendUnavailable(f"{subject} be used: {missing}. Ready here: {ready or 'none'}")
     if precision not in ("auto", *PRECISIONS[name]):
         raise BackendUnavailable(f"backend {name!r} runs in {', '.join(PRECISIONS[name])}, not in {precision}")
+    if name in ("onnx", "torch-cpu") and device not in ("auto", "cpu"):
+        raise BackendUnavailable(f"backend {name!r} runs on the cpu only, not on device {device!r}")
+
+
+def _open_named(name: str, source: ModelSource, device: str, precision: str, threads: int | None) -> Backend:
+    _check_ready(name, device, precision)
     if name == "torch-cuda":
         return _open_cuda(source, device, precision)
     if name == "openvino":
@@ -193,8 +267,6 @@ def _open_named(name: str, source: ModelSource, device: str, precision: str, thr
         return OpenVinoBackend(
             source, device=device, precision=None if precision == "auto" else precision, threads=threads
         )
-    if device not in ("auto", "cpu"):
-        raise BackendUnavailable(f"backend {name!r} runs on the cpu only, not on device {device!r}")
     if name == "onnx":
         from ledetr.backends.onnx_runtime import OnnxBackend
 
@@ -253,7 +325,7 @@ def _reason(chosen: str, refusals: list[str]) -> str:
     return f"chosen because {why}" + (f" ({'; '.join(refusals)})" if refusals else "")
 
 
-def _with_reason(backend: Backend, reason: str) -> Backend:
+def _with_reason(backend: AnyBackend, reason: str) -> AnyBackend:
     backend.info = replace(backend.info, reason=reason)
     return backend
 

@@ -39,6 +39,23 @@ class RawOutputs:
         return RawOutputs(self.logits[row], self.boxes_cxcywh[row])
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RankedOutputs:
+    """Final detections, best score first in each picture, from a file that has the last step in its graph.
+
+    labels: (B, K) int64 contiguous class ids. boxes_xyxy: (B, K, 4) float32 corners in 0..1 of the network input, not
+    always clipped. scores: (B, K) float32 in 0..1.
+    """
+
+    labels: np.ndarray
+    boxes_xyxy: np.ndarray
+    scores: np.ndarray
+
+    def __getitem__(self, row: int) -> RankedOutputs:
+        """Outputs of one picture: (K,), (K, 4) and (K,)."""
+        return RankedOutputs(self.labels[row], self.boxes_xyxy[row], self.scores[row])
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSource:
     """A network that an engine may build when it needs it: an engine with a converted copy at hand does not.
@@ -63,6 +80,20 @@ class Backend(Protocol):
     info: BackendInfo
 
     def run(self, pixels: np.ndarray) -> RawOutputs:
+        """pixels: (B, H, W, 3) uint8 RGB of info.input_hw. Blocks until the outputs are in host memory."""
+        ...
+
+    def close(self) -> None:
+        """Give back the engine's memory; legal more than once."""
+        ...
+
+
+class RankingBackend(Protocol):
+    """As Backend, on a model file that ranks its detections itself; decode() has no part in them."""
+
+    info: BackendInfo
+
+    def run(self, pixels: np.ndarray) -> RankedOutputs:
         """pixels: (B, H, W, 3) uint8 RGB of info.input_hw. Blocks until the outputs are in host memory."""
         ...
 

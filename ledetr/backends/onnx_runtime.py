@@ -11,13 +11,14 @@ from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_state
 
 from ledetr.backends.base import BackendInfo, ModelSource, RawOutputs
 from ledetr.backends.cache import discard_entry, find_entry, store_entry
+from ledetr.backends.onnx_file import OnnxFile
+from ledetr.backends.ranked import OTHERS, OURS, OUTPUTS, RankedBackend
 from ledetr.errors import BackendUnavailable, WeightsError
 
 PRECISIONS = ("fp32",)
 MODEL_NAME = "model.onnx"
-MAX_FILE_BYTES = 2 * 1024**3  # an ONNX file is one protobuf message, which ends at 2 GiB
-# A tensor kept in another file has an entry with the key "location" (field 1, 8 bytes): that could be any file here.
-SIDE_DATA_MARK = b"\x0a\x08location"
+RAW_OUTPUTS = ["logits", "boxes_cxcywh"]
+MAX_SIDE = 8192
 # ONNX Runtime's own errors share no base but Exception.
 ENGINE_ERRORS = (
     RuntimeError,
@@ -35,37 +36,96 @@ onnxruntime.disable_telemetry_events()  # the Windows build reports its sessions
 
 
 class OnnxBackend:
-    """One session of fixed size and batch 1; a larger batch is run row by row."""
+    """One session of fixed picture size. A graph of one picture runs a larger batch row by row."""
 
-    def __init__(self, source: ModelSource | Path, *, threads: int | None = None) -> None:
-        """source: a network to export (or to take from the cache), or an ONNX file with our inputs and outputs.
+    def __init__(self, source: ModelSource | Any, *, threads: int | None = None) -> None:
+        """source: a network to export (or to take from the cache), or an open session with our inputs and outputs.
 
-        threads: at most so many processor threads; None: ONNX Runtime decides. WeightsError for a file that is not
-        ONNX or has another form, BackendUnavailable where ONNX Runtime cannot run the network.
+        threads: at most so many processor threads; None: ONNX Runtime decides. BackendUnavailable where ONNX Runtime
+        cannot run the network.
         """
-        session = _open_file(source, threads) if isinstance(source, Path) else _open_source(source, threads)
+        session = _open_source(source, threads) if isinstance(source, ModelSource) else source
         self._session: Any = session
         self._input_name = session.get_inputs()[0].name
-        _, height, width, _ = session.get_inputs()[0].shape
-        self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
+        batch, height, width, _ = session.get_inputs()[0].shape
+        self._whole_batches = not isinstance(batch, int)
         self.info = BackendInfo("onnx", "cpu", "fp32", (height, width))
 
     def run(self, pixels: np.ndarray) -> RawOutputs:
         """pixels: (B, H, W, 3) uint8 RGB of info.input_hw."""
+        if self._whole_batches:
+            return self._run(pixels)
+        rows = [self._run(pixels[row : row + 1]) for row in range(len(pixels))]
+        return RawOutputs(
+            np.concatenate([row.logits for row in rows]), np.concatenate([row.boxes_cxcywh for row in rows])
+        )
+
+    def _run(self, pixels: np.ndarray) -> RawOutputs:
         if self._session is None:
             raise ValueError("this engine is closed")
-        rows = [
-            self._session.run(
-                ["logits", "boxes_cxcywh"], {self._input_name: np.ascontiguousarray(pixels[row : row + 1])}
-            )
-            for row in range(len(pixels))
-        ]
-        logits, boxes_cxcywh = zip(*rows, strict=True)
-        return RawOutputs(np.concatenate(logits), np.concatenate(boxes_cxcywh))
+        return RawOutputs(*self._session.run(RAW_OUTPUTS, {self._input_name: np.ascontiguousarray(pixels)}))
 
     def close(self) -> None:
         """Let the session go; legal more than once."""
         self._session = None
+
+
+def open_onnx(file: OnnxFile, *, threads: int | None = None) -> OnnxBackend | RankedBackend:
+    """An engine on a checked file, ours or one of D-FINE, DEIM or RT-DETR. WeightsError for one that does not run."""
+    try:
+        session = _session(file.content, threads)
+    except ENGINE_ERRORS as error:
+        raise WeightsError(
+            f"{str(file.path)!r} is no ONNX file that ONNX Runtime can open: {_first_line(error)}"
+        ) from error
+    inputs = {value.name: value for value in session.get_inputs()}
+    outputs = [value.name for value in session.get_outputs()]
+    if tuple(inputs) == OURS[:1] and outputs == RAW_OUTPUTS:
+        _input_hw(file.path, inputs["pixels"], "tensor(uint8)", channels=3)
+        return OnnxBackend(session, threads=threads)
+    if set(outputs) == set(OUTPUTS) and set(inputs) == set(OURS):
+        return _ranked(session, "pixels", _input_hw(file.path, inputs["pixels"], "tensor(uint8)", channels=3))
+    if set(outputs) == set(OUTPUTS) and set(inputs) == set(OTHERS):
+        return _ranked(session, "images", _input_hw(file.path, inputs["images"], "tensor(float)", channels=1))
+    raise WeightsError(
+        f"{str(file.path)!r} is an ONNX file of another form: it takes {_listed(list(inputs))} and gives "
+        f"{_listed(outputs)}; known are files of 'ledetr export' and exports of D-FINE, DEIM and RT-DETR, which take "
+        f"images and orig_target_sizes and give labels, boxes and scores"
+    )
+
+
+def _ranked(session: Any, picture: str, input_hw: tuple[int, int]) -> RankedBackend:
+    names = list(OUTPUTS)
+
+    def call(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        try:
+            return dict(zip(names, session.run(names, inputs), strict=True))
+        except ENGINE_ERRORS as error:
+            raise WeightsError(f"ONNX Runtime cannot run this model file: {_first_line(error)}") from error
+
+    shapes = {value.name: value.shape for value in session.get_inputs()}
+    fixed = any(isinstance(shape[0], int) for shape in shapes.values())
+    info = BackendInfo("onnx", "cpu", "fp32", input_hw)
+    return RankedBackend(info, call, picture=picture, whole_batches=not fixed)
+
+
+def _input_hw(path: Path, value: Any, kind: str, *, channels: int) -> tuple[int, int]:
+    """Height and width of the picture input; WeightsError unless it is (B, H, W, 3) or (B, 3, H, W) of fixed size."""
+    shape = list(value.shape)
+    if value.type != kind or len(shape) != 4 or shape[channels] != 3 or (isinstance(shape[0], int) and shape[0] != 1):
+        expected = "(1 or open, 3, H, W)" if channels == 1 else "(1 or open, H, W, 3)"
+        raise WeightsError(f"{str(path)!r} takes pictures as {value.type} {shape}, expected {kind} {expected}")
+    height, width = (side for place, side in enumerate(shape) if place not in (0, channels))
+    if not all(isinstance(side, int) and 1 <= side <= MAX_SIDE for side in (height, width)):
+        raise WeightsError(
+            f"{str(path)!r} leaves its picture size open or beyond {MAX_SIDE} ({height}x{width}); "
+            f"export it for one size"
+        )
+    return height, width
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(name[:40] for name in names[:6]) or "nothing"
 
 
 def _open_source(source: ModelSource, threads: int | None) -> Any:
@@ -87,40 +147,6 @@ def _open_source(source: ModelSource, threads: int | None) -> Any:
 
 def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-
-
-def _open_file(path: Path, threads: int | None) -> Any:
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise WeightsError(f"{str(path)!r} is larger than an ONNX file can be")
-        content = path.read_bytes()
-        if SIDE_DATA_MARK in content:
-            raise WeightsError(f"{str(path)!r} keeps weights in another file; only files that stand alone are opened")
-        session = _session(content, threads)
-    except OSError as error:
-        raise WeightsError(f"{str(path)!r} cannot be read: {error.strerror}") from error
-    except ENGINE_ERRORS as error:
-        raise WeightsError(f"{str(path)!r} is no ONNX file that ONNX Runtime can open: {_first_line(error)}") from error
-    _check_form(path, session)
-    return session
-
-
-def _check_form(path: Path, session: Any) -> None:
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    shape = inputs[0].shape if len(inputs) == 1 else None
-    ours = (
-        shape is not None
-        and inputs[0].type == "tensor(uint8)"
-        and len(shape) == 4
-        and all(type(side) is int for side in shape[1:])
-        and shape[3] == 3
-        and [output.name for output in outputs] == ["logits", "boxes_cxcywh"]
-    )
-    if not ours:
-        raise WeightsError(
-            f"{str(path)!r} is an ONNX file of another form: expected one input (1, H, W, 3) uint8 and the outputs "
-            f"logits, boxes_cxcywh, as 'ledetr export' writes them"
-        )
 
 
 def _session(content: bytes, threads: int | None) -> Any:

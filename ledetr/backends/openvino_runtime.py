@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ledetr.backends.base import BackendInfo, ModelSource, RawOutputs
 from ledetr.backends.cache import discard_entry, find_entry, store_entry
-from ledetr.errors import BackendUnavailable
+from ledetr.backends.ranked import OURS, OUTPUTS, RankedBackend
+from ledetr.errors import BackendUnavailable, WeightsError
+from ledetr.files import sha256_of
+
+if TYPE_CHECKING:
+    import torch
 
 
 def _silence_telemetry() -> None:
@@ -33,6 +40,8 @@ import openvino as openvino  # noqa: E402
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 IR_NAME = "model.xml"
+RT_INFO = "ledetr"  # the section of an exported model that is ours
+RAW_OUTPUTS = ("logits", "boxes_cxcywh")
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _WORDS = {"f32": "fp32", "float": "fp32", "float32": "fp32", "bf16": "bf16", "bfloat16": "bf16", "f16": "fp16"}
 _WORDS |= {"float16": "fp16", "undefined": "fp32", "dynamic": "fp32"}
@@ -40,33 +49,40 @@ log = logging.getLogger(__name__)
 
 
 class OpenVinoBackend:
-    """One compiled network of fixed size and batch 1; a larger batch is run row by row.
+    """One compiled network of fixed picture size. A graph of one picture runs a larger batch row by row.
 
     On a processor a batch brings nothing for latency, and a fixed shape lets the compiler choose layouts.
     """
 
     def __init__(
-        self, source: ModelSource, *, device: str = "CPU", precision: str | None = None, threads: int | None = None
+        self,
+        source: ModelSource | Any,
+        *,
+        device: str = "CPU",
+        precision: str | None = None,
+        threads: int | None = None,
     ) -> None:
-        """precision: "fp32", "bf16", "fp16" or None: what the device itself prefers, bf16 where it has such units.
+        """source: a network to convert (or to take from the cache), or an openvino.Model with our inputs and outputs.
 
+        precision: "fp32", "bf16", "fp16" or None: what the device itself prefers, bf16 where it has such units.
         threads: at most so many processor threads; None: OpenVINO decides. BackendUnavailable where the device or the
         precision is not there.
         """
         core = openvino.Core()
         _check_device(core, device, precision)
-        model = _converted(core, source)
-        try:
-            self._compiled: Any = core.compile_model(model, device, _options(core, device, precision, threads))
-        except RuntimeError as error:
-            raise BackendUnavailable(f"OpenVINO device {device} cannot run this model: {_first_line(error)}") from error
+        model = _converted(core, source) if isinstance(source, ModelSource) else source
+        self._compiled: Any = _compile(core, model, device, precision, threads)
         self._request: Any = self._compiled.create_infer_request()
-        self.info = BackendInfo("openvino", device.lower(), _precision_of(self._compiled), source.input_hw)
+        self._whole_batches = self._compiled.inputs[0].partial_shape[0].is_dynamic
+        input_hw = _input_hw(self._compiled)
+        self.info = BackendInfo("openvino", device.lower(), _precision_of(self._compiled), input_hw)
 
     def run(self, pixels: np.ndarray) -> RawOutputs:
         """pixels: (B, H, W, 3) uint8 RGB of info.input_hw."""
         if self._request is None:
             raise ValueError("this engine is closed")
+        if self._whole_batches:
+            return RawOutputs(*self._run_one(pixels))
         rows = [self._run_one(pixels[row : row + 1]) for row in range(len(pixels))]
         logits, boxes_cxcywh = zip(*rows, strict=True)
         return RawOutputs(np.concatenate(logits), np.concatenate(boxes_cxcywh))
@@ -80,6 +96,89 @@ class OpenVinoBackend:
         """Let the compiled network go; legal more than once."""
         self._request = None
         self._compiled = None
+
+
+def open_ir(
+    path: Path,
+    *,
+    device: str = "CPU",
+    precision: str | None = None,
+    threads: int | None = None,
+    keep_batch: bool = False,
+) -> tuple[OpenVinoBackend | RankedBackend, dict[str, str]]:
+    """An engine on the two files of save_ir(), and the texts they carry. WeightsError for other or altered files.
+
+    keep_batch: run any number of pictures at once where the file allows it, instead of being built for one.
+    """
+    core = openvino.Core()
+    model, metadata = _read_ir(core, path)
+    if not keep_batch:
+        model.reshape({port: [1, *list(port.partial_shape)[1:]] for port in model.inputs})
+    if len(model.inputs) == 1:
+        return OpenVinoBackend(model, device=device, precision=precision, threads=threads), metadata
+    _check_device(core, device, precision)
+    compiled = _compile(core, model, device, precision, threads)
+    request = compiled.create_infer_request()
+
+    def call(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        answer = request.infer(inputs)
+        return {name: answer[name].copy() for name in OUTPUTS}
+
+    info = BackendInfo("openvino", device.lower(), _precision_of(compiled), _input_hw(compiled))
+    whole_batches = compiled.inputs[0].partial_shape[0].is_dynamic
+    return RankedBackend(info, call, picture=OURS[0], whole_batches=whole_batches), metadata
+
+
+def save_ir(model: Any, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write path (.xml) and its weights beside it (.bin); the first carries the texts and the SHA-256 of the second."""
+    model.set_rt_info(json.dumps(dict(metadata)), [RT_INFO, "metadata"])
+    _save(model, path)
+    model.set_rt_info(sha256_of(path.with_suffix(".bin")), [RT_INFO, "bin_sha256"])
+    _save(model, path)
+
+
+def _read_ir(core: Any, path: Path) -> tuple[Any, dict[str, str]]:
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise WeightsError(f"{str(path)!r} needs its weights beside it: {str(weights)!r} is missing")
+    try:
+        model = core.read_model(path, weights)
+    except RuntimeError as error:
+        raise WeightsError(f"{str(path)!r} is no OpenVINO model that can be read: {_first_line(error)}") from error
+    if not model.has_rt_info([RT_INFO, "metadata"]):
+        raise WeightsError(f"{str(path)!r} was not written by 'ledetr export'; other OpenVINO models are not opened")
+    try:
+        metadata = json.loads(str(model.get_rt_info([RT_INFO, "metadata"]).value))
+        expected = str(model.get_rt_info([RT_INFO, "bin_sha256"]).value)
+        intact = sha256_of(weights) == expected
+    except (RuntimeError, ValueError, OSError) as error:
+        raise WeightsError(f"{str(path)!r} is damaged: {_first_line(error)}; copy or export it again") from error
+    if not intact:
+        raise WeightsError(f"{str(weights)!r} is damaged or belongs to another export; copy or export it again")
+    _check_form(path, model)
+    return model, metadata
+
+
+def _check_form(path: Path, model: Any) -> None:
+    inputs = [port.get_any_name() for port in model.inputs]
+    outputs = [port.get_any_name() for port in model.outputs]
+    known = ((["pixels"], list(RAW_OUTPUTS)), (list(OURS), list(OUTPUTS)))
+    shape = model.inputs[0].partial_shape
+    if (inputs, outputs) not in known or len(shape) != 4 or any(side.is_dynamic for side in list(shape)[1:]):
+        raise WeightsError(f"{str(path)!r} has inputs or outputs that 'ledetr export' does not write; export it again")
+
+
+def _compile(core: Any, model: Any, device: str, precision: str | None, threads: int | None) -> Any:
+    try:
+        return core.compile_model(model, device, _options(core, device, precision, threads))
+    except RuntimeError as error:
+        raise BackendUnavailable(f"OpenVINO device {device} cannot run this model: {_first_line(error)}") from error
+
+
+def _input_hw(compiled: Any) -> tuple[int, int]:
+    """Of (B, H, W, 3)."""
+    shape = compiled.inputs[0].partial_shape
+    return shape[1].get_length(), shape[2].get_length()
 
 
 def _check_device(core: Any, device: str, precision: str | None) -> None:
@@ -122,13 +221,13 @@ def _converted(core: Any, source: ModelSource) -> Any:
             discard_entry(key, _first_line(error))
     model = convert(source)
     if key is not None:
-        store_entry(key, lambda part: _save(model, part))
+        store_entry(key, lambda part: _save(model, part / IR_NAME))
     return model
 
 
-def _save(model: Any, folder: Path) -> None:
+def _save(model: Any, path: Path) -> None:
     try:
-        openvino.save_model(model, folder / IR_NAME, compress_to_fp16=False)
+        openvino.save_model(model, path, compress_to_fp16=False)
     except RuntimeError as error:  # OpenVINO reports a full disk so
         raise OSError(_first_line(error)) from error
 
@@ -144,8 +243,26 @@ def convert(source: ModelSource) -> Any:
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
     steps.input().model().set_layout(openvino.Layout("NCHW"))
     model = steps.build()
-    for output, name in zip(model.outputs, ("logits", "boxes_cxcywh"), strict=True):
+    for output, name in zip(model.outputs, RAW_OUTPUTS, strict=True):
         output.set_names({name})
+    return model
+
+
+def convert_module(
+    module: torch.nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    output_names: Sequence[str],
+    *,
+    dynamic_batch: bool,
+) -> Any:
+    """A module of backends/deploy.py as an openvino.Model with named ports, for one picture or any number."""
+    shapes = [[-1 if dynamic_batch else 1, *tensor.shape[1:]] for tensor in inputs.values()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in convert()
+        model = openvino.convert_model(module, example_input=tuple(inputs.values()), input=shapes)
+    for ports, names in ((model.inputs, list(inputs)), (model.outputs, list(output_names))):
+        for port, name in zip(ports, names, strict=True):
+            port.set_names({name})
     return model
 
 

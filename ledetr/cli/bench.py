@@ -67,8 +67,8 @@ class Series:
             "min_ms": round(min(self.infer_ms), 3),
             "frame_to_boxes_ms": round(float(np.median(self.frame_ms)), 3),
             "frame_to_boxes_p95_ms": round(float(np.percentile(self.frame_ms, 95)), 3),
-            "params_m": round(size.params_m, 3),
-            "gflops": round(size.gflops, 2),
+            "params_m": None if size is None else round(size.params_m, 3),
+            "gflops": None if size is None else round(size.gflops, 2),
             "random_weights": self.detector.random_weights,
         }
 
@@ -133,8 +133,10 @@ def measure(all_series: Sequence[Series], *, runs: int, warmup: int, quiet: bool
             progress(done + 1)
 
 
-def _count(detector: Detector) -> Count:
-    """As the paper counts, at the size that was timed."""
+def _count(detector: Detector) -> Count | None:
+    """As the paper counts, at the size that was timed; None for a model file of others."""
+    if detector.weights is None and detector.model_id not in VARIANTS:
+        return None
     config = VARIANTS[detector.model_id]() if detector.weights is None else detector.weights.config
     return count_paper(config, size_hw=detector.info.input_hw)
 
