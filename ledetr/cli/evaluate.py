@@ -28,7 +28,7 @@ def evaluate(
     imgsz: Annotated[int | None, typer.Option(min=32, help="Side of the network input; a multiple of 32.")] = None,
     backend: Annotated[str, typer.Option(help="auto, torch-cuda, torch-cpu, openvino or onnx.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, as model cards are measured, auto, fp16 or bf16.")] = "fp32",
     random_weights: Annotated[bool, typer.Option("--random-weights", help="Run a model that has no weights.")] = False,
     resamples: Annotated[int, typer.Option(min=0, help="Draws of the bootstrap interval; 0 for none.")] = 1000,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
