@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="ledetr-app", description="Real-time object detection in a window.")
     parser.add_argument("source", nargs="?", help="file, folder, address, camera:0, screen:0 or test:720p30")
-    parser.add_argument("-m", "--model", help="n, m, l, x or a weights file (default: the last one used, else n)")
+    parser.add_argument(
+        "-m", "--model", help="n, m, l, x or a file: .safetensors, .onnx, .xml (default: the last one used, else n)"
+    )
     parser.add_argument("--theme", choices=THEMES, help="colours (default: as chosen before, else the system's)")
     parser.add_argument("--safe", action="store_true", help="neither read nor write settings")
     parser.add_argument("--random-weights", action="store_true", help="let a scale without weights run untrained")

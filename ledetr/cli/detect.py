@@ -26,7 +26,9 @@ def detect(
             show_default=False,
         ),
     ],
-    model: Annotated[str, typer.Option("-m", "--model", help="n, m, l, x, or a weights file.")] = "n",
+    model: Annotated[
+        str, typer.Option("-m", "--model", help="n, m, l, x, or a file: .safetensors, .onnx, .xml.")
+    ] = "n",
     output: Annotated[
         str | None,
         typer.Option(
