@@ -105,6 +105,10 @@ def assert_raw_agree(run: Run, model: LeDetr, size_hw: tuple[int, int], batches:
             assert logit_error < LOGIT_TOLERANCE and box_error < BOX_TOLERANCE
 
 
+# torch.export itself takes most of the time.
+SLOW_TORCH = pytest.param(".pt2", by_torch, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize("config", [ledetr_tiny(), ledetr_n()], ids=["tiny", "n"])
 @pytest.mark.parametrize("size_hw", [(96, 96), (64, 160)], ids=str)
 def test_onnx_equals_torch(
@@ -124,7 +128,7 @@ def test_onnx_equals_torch(
         assert_raw_agree(run, model, size_hw, (1, 2, 7))
 
 
-@pytest.mark.parametrize(("suffix", "engine"), [(".xml", by_openvino), (".pt2", by_torch)])
+@pytest.mark.parametrize(("suffix", "engine"), [(".xml", by_openvino), SLOW_TORCH])
 def test_other_formats_equal_torch(
     suffix: str, engine: Callable[[Path], Run], tiny_weights: Path, tiny_model: LeDetr, tmp_path: Path
 ) -> None:
@@ -146,7 +150,7 @@ def ranked_by_hand(wanted: RawOutputs, width: int, height: int, count: int) -> l
     return sorted(rows, key=lambda row: -row[0])[:count]
 
 
-@pytest.mark.parametrize(("suffix", "engine"), [(".onnx", by_onnx_runtime), (".xml", by_openvino), (".pt2", by_torch)])
+@pytest.mark.parametrize(("suffix", "engine"), [(".onnx", by_onnx_runtime), (".xml", by_openvino), SLOW_TORCH])
 def test_the_last_step_inside(
     suffix: str, engine: Callable[[Path], Run], tiny_weights: Path, tiny_model: LeDetr, tmp_path: Path
 ) -> None:
