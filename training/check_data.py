@@ -27,6 +27,7 @@ from ledetr.cli.one_document import one_document
 from ledetr.errors import OutputError, SourceError
 from ledetr.files import sha256_of, whole_file
 from ledetr.pictures import read_picture
+from ledetr.weights_info import MAX_NAME_LENGTH
 from training import edge
 from training.data.dataset import Dataset, Picture, Problem, in_threads
 from training.data.read import read_dataset, read_splits
@@ -134,6 +135,12 @@ def _class_problems(data: Dataset) -> list[Problem]:
                 "background needs no class"
             )
             problems.append(Problem("background class", text, "warning"))
+    for name in data.class_names:
+        if not name.isprintable() or len(name) > MAX_NAME_LENGTH:
+            text = (
+                f"{data.name!r} has the class name {name[:40]!r}: expected at most {MAX_NAME_LENGTH} printable letters"
+            )
+            problems.append(Problem("odd class name", text))
     doubles = [name for name, count in Counter(n.casefold() for n in data.class_names).items() if count > 1]
     for name in doubles:
         text = f"{data.name!r} has the class name {name!r} twice; classes are known by name, so rename one"

@@ -97,29 +97,51 @@ def release(
     if quick:
         return info, scores
     _, tune_rows = measure(target, tune)
-    point = best_f1(tune, tune_rows)
-    figures: dict[str, float | str] = {k: round(v, 4) for k, v in scores.figures.items() if v is not None}
-    assert scores.interval is not None
-    figures |= {
-        "data": held_out.stem,
-        "interval_low": round(scores.interval[0], 4),
-        "interval_high": round(scores.interval[1], 4),
-    }
-    info = save_weights(target, model, replace(info, score_threshold=round(point.threshold, 3), ap=figures))
     larger, _ = measure(target, read_coco(held_out), imgsz=640)
+    rows = ((f"{info.input_hw[0]} px (default)", scores), ("640 px", larger))
+    note = (
+        f"COCO box AP on `{held_out.stem}` ({scores.pictures} pictures, {scores.boxes} boxes; "
+        "OpenVINO, fp32; 95 % interval by bootstrap over pictures). Most training pictures are from COCO val2017, "
+        "so these figures compare our own runs only and are not val2017 results."
+    )
+    point = best_f1(tune, tune_rows)
+    return write_measured(model, info, target, rows, point, measured_on=held_out.stem, note=note), scores
+
+
+def write_measured(
+    model: LeDetr,
+    info: WeightsInfo,
+    target: Path,
+    rows: Sequence[tuple[str, Scores]],
+    point: Operating,
+    *,
+    measured_on: str,
+    note: str,
+) -> WeightsInfo:
+    """The weights with threshold and figures in their metadata, and their card beside them.
+
+    rows: label and figures of each line of the card's table, the default setting first. measured_on: name of the data
+    the figures are of. note: the paragraph above the table, which says what the figures mean.
+    """
+    scores = rows[0][1]
+    figures: dict[str, float | str] = {k: round(v, 4) for k, v in scores.figures.items() if v is not None}
+    figures["data"] = measured_on
+    if scores.interval is not None:
+        figures |= {"interval_low": round(scores.interval[0], 4), "interval_high": round(scores.interval[1], 4)}
+    info = save_weights(target, model, replace(info, score_threshold=round(point.threshold, 3), ap=figures))
     with whole_file(target.with_suffix(".md")) as part:
-        part.write_text(card(info, scores, larger, point))
-    return info, scores
+        part.write_text(card(info, rows, point, note))
+    return info
 
 
-def card(info: WeightsInfo, scores: Scores, at_640: Scores, point: Operating) -> str:
+def card(info: WeightsInfo, rows: Sequence[tuple[str, Scores]], point: Operating, note: str) -> str:
     """The model card, as Markdown."""
     names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 
     def line(label: str, s: Scores) -> str:
         cells = [f"{100 * v:.1f}" if (v := s.figures[n]) is not None else "-" for n in names]
-        assert s.interval is not None
-        return f"| {label} | " + " | ".join(cells) + f" | {100 * s.interval[0]:.1f} to {100 * s.interval[1]:.1f} |"
+        interval = "-" if s.interval is None else f"{100 * s.interval[0]:.1f} to {100 * s.interval[1]:.1f}"
+        return f"| {label} | " + " | ".join(cells) + f" | {interval} |"
 
     return "\n".join(
         [
@@ -135,14 +157,11 @@ def card(info: WeightsInfo, scores: Scores, at_640: Scores, point: Operating) ->
             "",
             f"SHA-256 of the tensors: `{info.sha256}`",
             "",
-            f"COCO box AP on `{info.ap['data'] if info.ap else ''}` ({scores.pictures} pictures, {scores.boxes} boxes; "
-            "OpenVINO, fp32; 95 % interval by bootstrap over pictures). Most training pictures are from COCO val2017, "
-            "so these figures compare our own runs only and are not val2017 results.",
+            note,
             "",
             "| input | AP | AP50 | AP75 | small | medium | large | interval of AP |",
             "| --- | --- | --- | --- | --- | --- | --- | --- |",
-            line(f"{info.input_hw[0]} px (default)", scores),
-            line("640 px", at_640),
+            *(line(label, scores) for label, scores in rows),
             "",
             f"Default score threshold {point.threshold:.3f}: best F1 on the tune split "
             f"(precision {point.precision:.2f}, recall {point.recall:.2f}, at IoU 0.5).",

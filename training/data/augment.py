@@ -53,8 +53,9 @@ class Sample:
 
 
 def plain(sample: Sample, size_hw: tuple[int, int], config: AugmentConfig, rng: np.random.Generator) -> Sample:
-    """Flipped by chance and resized."""
-    return finished(flipped(sample) if rng.random() < config.flip else sample, size_hw, config)
+    """Flipped by chance and resized in the detector's own way, which skips pixels of large pictures."""
+    sample = flipped(sample) if rng.random() < config.flip else sample
+    return finished(resized(sample, size_hw, smooth=False), size_hw, config)
 
 
 def strong(sample: Sample, size_hw: tuple[int, int], config: AugmentConfig, rng: np.random.Generator) -> Sample:
@@ -65,7 +66,7 @@ def strong(sample: Sample, size_hw: tuple[int, int], config: AugmentConfig, rng:
         sample = zoom_out(sample, config.zoom_out_most, rng)
     if rng.random() < config.iou_crop:
         sample = iou_crop(sample, rng)
-    return plain(sample, size_hw, config, rng)
+    return plain(resized(sample, size_hw), size_hw, config, rng)
 
 
 def strong_mosaic(
@@ -87,13 +88,13 @@ def shrunk(sample: Sample, most_hw: tuple[int, int]) -> Sample:
     return resized(sample, (max(1, round(height * scale)), max(1, round(width * scale))))
 
 
-def resized(sample: Sample, size_hw: tuple[int, int]) -> Sample:
-    """Stretched to a size."""
+def resized(sample: Sample, size_hw: tuple[int, int], *, smooth: bool = True) -> Sample:
+    """Stretched to a size, without skipping pixels if smooth."""
     height, width = sample.size_hw
     if (height, width) == size_hw:
         return sample
-    # Plain bilinear is what the detector sees in use; below half size it would skip pixels.
-    shrinks = size_hw[0] * 2 < height or size_hw[1] * 2 < width
+    # Plain bilinear is what the detector sees in use; below half size it skips pixels.
+    shrinks = smooth and (size_hw[0] * 2 < height or size_hw[1] * 2 < width)
     rgb = cv2.resize(
         sample.rgb, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     )
@@ -103,7 +104,6 @@ def resized(sample: Sample, size_hw: tuple[int, int]) -> Sample:
 
 def finished(sample: Sample, size_hw: tuple[int, int], config: AugmentConfig) -> Sample:
     """Of the network's size, boxes clipped and those without a side of min_side_px left out."""
-    sample = resized(sample, size_hw)
     height, width = size_hw
     boxes = sample.boxes_xyxy.clip(0, np.array([width, height, width, height], np.float32))
     kept = (boxes[:, 2:] - boxes[:, :2] >= config.min_side_px).all(1)

@@ -100,15 +100,16 @@ class Samples(TorchDataset[Sample]):
         first = self._read(picture_of(self.config.seed, number, len(self.pictures)))
         if not self.windows.strong(step):
             return augment.plain(first, self.size_hw, config, rng)
+        first = self._shrunk(first)
         if self.windows.mosaic(step) and rng.random() < config.mosaic:
-            others = [self._read(int(i)) for i in rng.integers(0, len(self.pictures), 3)]
+            others = [self._shrunk(self._read(int(i))) for i in rng.integers(0, len(self.pictures), 3)]
             return augment.strong_mosaic([first, *others], self.size_hw, config, rng)
         return augment.strong(first, self.size_hw, config, rng)
 
     def _read(self, index: int) -> Sample:
         picture = self.pictures[index]
         annotated = picture.annotated if picture.annotated is not None else np.ones(self.classes, bool)
-        sample = Sample(
+        return Sample(
             rgb=read_picture(picture.path),
             boxes_xyxy=picture.boxes_xyxy,
             labels=picture.labels,
@@ -116,6 +117,8 @@ class Samples(TorchDataset[Sample]):
             crowd=picture.crowd,
             annotated=annotated & picture.labelled,
         )
+
+    def _shrunk(self, sample: Sample) -> Sample:
         return augment.shrunk(sample, (2 * self.size_hw[0], 2 * self.size_hw[1]))
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ledetr.preprocess import preprocess
 from training.data import augment
 from training.data.augment import Sample
 from training.recipes import paper
@@ -153,4 +154,12 @@ def test_colour_changes_stay_in_their_bounds() -> None:
 
 def test_thin_boxes_are_left_out_at_the_end() -> None:
     sample = painted(100, 100, [(10, 10, 11, 50), (20, 20, 60, 60)])
-    assert augment.finished(sample, (50, 50), CONFIG).labels.tolist() == [1]
+    small = augment.resized(sample, (50, 50))
+    assert augment.finished(small, (50, 50), CONFIG).labels.tolist() == [1]
+
+
+def test_plain_pictures_are_what_the_detector_sees() -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
+    sample = replace(painted(300, 400, []), rgb=rgb)
+    unflipped = augment.plain(sample, (64, 96), replace(CONFIG, flip=0.0), np.random.default_rng(0))
+    assert np.array_equal(unflipped.rgb, preprocess(rgb, (64, 96))[0])
