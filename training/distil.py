@@ -16,17 +16,20 @@ import json
 import math
 from pathlib import Path
 
+import torch
+from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from ledetr.coco_file import read_coco
 from ledetr.labels import COCO_CATEGORY_IDS, COCO_NAMES
 from ledetr.model.config import ledetr_n
 from ledetr.model.ledetr import build_model
+from ledetr.weights import save_weights
 from ledetr.weights_info import WeightsInfo
 from training.data.coco import Picture, load_coco, load_unlabelled, split_tune
 from training.distil_cache import CacheJob, write_cache
 from training.distil_loop import PHASES, RunOptions, averaged_weights, train
-from training.release import only_pictures, release
+from training.release import measure, only_pictures, release
 
 STARTED_FROM = (
     "EfficientNet-Lite0 (ImageNet-1k, Apache-2.0) for the trunk; DEIMv2-Femto (trained on all of COCO train2017, "
@@ -68,10 +71,20 @@ def train_command(args: argparse.Namespace) -> None:
         spawn(train, (options,), args.processes)
 
 
+def blended_weights(phase: Path, other: Path | None, share: float) -> dict[str, Tensor]:
+    """Averaged weights of a phase, or a point on the way from it to another: two ends of one run often meet better
+    in the middle (model soups, arXiv:2203.05482). share 0 is `phase`, 1 is `other`."""
+    weights = averaged_weights(phase)
+    if other is None:
+        return weights
+    toward = averaged_weights(other)
+    return {k: torch.lerp(v, toward[k], share) if v.is_floating_point() else v for k, v in weights.items()}
+
+
 def export_command(args: argparse.Namespace) -> None:
     """Measure the averaged weights of a phase and write them as a file that ships."""
     model = build_model(ledetr_n()).eval()
-    model.load_state_dict(averaged_weights(args.phase))
+    model.load_state_dict(blended_weights(args.phase, args.blend, args.share))
     pictures, tune = training_pictures(args.data)
     labelled = sum(p.labelled for p in pictures)
     info = WeightsInfo(
@@ -88,7 +101,11 @@ def export_command(args: argparse.Namespace) -> None:
     )
     tune_set = only_pictures(read_coco(args.data / "coco_train.json"), {p.key for p in tune})
     held_out = args.data / "coco_val_dev.json"
-    info, scores = release(model, info, args.output, tune=tune_set, held_out=held_out, quick=args.quick)
+    if args.tune:
+        save_weights(args.output, model, info)
+        scores, _ = measure(args.output, tune_set)
+    else:
+        info, scores = release(model, info, args.output, tune=tune_set, held_out=held_out)
     print(json.dumps({"threshold": info.score_threshold, **scores.figures, "interval": scores.interval}))
 
 
@@ -110,19 +127,19 @@ def main() -> None:
     phase.add_argument("--phase", choices=tuple(PHASES), required=True)
     phase.add_argument("--steps", type=int, required=True, help="length of the whole phase, which sets its schedule")
     phase.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; start again to go on")
-    phase.add_argument(
-        "--init", type=Path, help="folder of an earlier phase, or a weights file, to start from"
-    )
+    phase.add_argument("--init", type=Path, help="folder of an earlier phase, or a weights file, to start from")
     phase.add_argument("--processes", type=int, default=1)
     phase.add_argument("--threads", type=int, default=2, help="of each process")
     phase.add_argument("--nice", type=int, default=0)
     export = commands.add_parser("export", help="measure and write weights and model card")
     export.set_defaults(run_command=export_command)
     export.add_argument("--phase", type=Path, required=True, help="folder of the phase, RUN/NAME")
+    export.add_argument("--blend", type=Path, help="folder of another phase to mix in")
+    export.add_argument("--share", type=float, default=0.5, help="of the other phase, 0 to 1; choose it on --tune")
     export.add_argument("--data", type=Path, required=True)
     export.add_argument("-o", "--output", type=Path, required=True)
     export.add_argument("--note", default="python -m training.distil", help="how it was trained, for the card")
-    export.add_argument("--quick", action="store_true", help="only print the figures of the held-out pictures")
+    export.add_argument("--tune", action="store_true", help="only print the figures of the tune split: to choose by")
     args = parser.parse_args()
     args.run_command(args)
 

@@ -86,16 +86,11 @@ def measure(path: Path, data: CocoSet, *, imgsz: int | None = None) -> tuple[Sco
 
 
 def release(
-    model: LeDetr, info: WeightsInfo, target: Path, *, tune: CocoSet, held_out: Path, quick: bool = False
+    model: LeDetr, info: WeightsInfo, target: Path, *, tune: CocoSet, held_out: Path
 ) -> tuple[WeightsInfo, Scores]:
-    """Write `target` with threshold (chosen on `tune`) and figures (of `held_out`) in its metadata, and its card.
-
-    quick: no tune split, no card; for watching a run.
-    """
+    """Write `target` with threshold (chosen on `tune`) and figures (of `held_out`) in its metadata, and its card."""
     save_weights(target, model, info)
     scores, _ = measure(target, read_coco(held_out))
-    if quick:
-        return info, scores
     _, tune_rows = measure(target, tune)
     larger, _ = measure(target, read_coco(held_out), imgsz=640)
     rows = ((f"{info.input_hw[0]} px (default)", scores), ("640 px", larger))
