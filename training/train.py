@@ -283,9 +283,9 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Check, train, measure, write."""
-    words = sys.argv[1:]
+    words = sys.argv[1:] if words is None else words
     args = parse_arguments(words)
     job, info = job_of(args)
     if not args.export:

@@ -1,0 +1,218 @@
+"""From a data set in any format to a weights file that detects, by the command alone."""
+
+import json
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ledetr.cli.main import main as ledetr
+from ledetr.detector import Detector
+from ledetr.evaluation import score
+from ledetr.model.config import ledetr_tiny
+from ledetr.model.ledetr import build_model
+from ledetr.weights import WeightsInfo, read_info, save_weights
+from training import edge, loop
+from training.data.read import read_dataset
+from training.data.shapes import NAMES, write_shapes
+from training.judge import coco_set_of, detect_pictures
+from training.loop import Job, best_model, train
+from training.recipes import finetune
+from training.train import main
+
+Run = Callable[..., "Done"]
+QUICK = ("--steps", "2", "--batch", "2", "--threads", "1", "--device", "cpu", "-q")
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a tiny network that knows a square and a dog."""
+    torch.manual_seed(0)
+    config = ledetr_tiny(2)
+    info = WeightsInfo(
+        name="tiny",
+        config=config,
+        class_names=("dog", "square"),
+        category_ids=(3, 4),
+        input_hw=config.input_hw,
+        licence="Apache-2.0",
+    )
+    path = tmp_path_factory.mktemp("start") / "tiny.safetensors"
+    save_weights(path, build_model(config), info)
+    return path
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command, without a process of its own for each call: importing torch takes seconds."""
+
+    def call(*words: str | Path) -> Done:
+        code = 0
+        try:
+            edge.run(lambda: main([str(word) for word in words]))
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        return Done(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("form", "ids"), [("coco", (7, 8, 11)), ("yolo", (0, 2, 5)), ("voc", (1, 2, 3)), ("csv", (1, 2, 3))]
+)
+def test_each_format_gives_weights_that_open(
+    form: str, ids: tuple[int, int, int], start: Path, tmp_path: Path, run: Run
+) -> None:
+    data = write_shapes(tmp_path / "set", form, 24, ids=ids)
+    done = run(data, "-m", start, "-o", tmp_path / "run", *QUICK)
+    assert done.returncode == 0, done.stderr
+    weights = Path(done.stdout.strip())
+    assert weights == tmp_path / "run" / "ledetr_tiny.safetensors" and weights.with_suffix(".md").is_file()
+    info = read_info(weights)
+    assert info.class_names == NAMES and info.category_ids == ids
+    assert info.licence == "Apache-2.0" and "tiny.safetensors" in info.started_from
+    assert info.ap is not None and info.ap["data"].startswith("tune split of")  # type: ignore[union-attr]
+    with Detector.load(weights, backend="torch-cpu") as detector:
+        assert detector.names == dict(enumerate(NAMES))
+        found = detector.detect(np.zeros((50, 70, 3), np.uint8), conf=0.0)
+        assert len(found) > 0 and set(found.category_ids) == set(ids)
+    assert Image.open(tmp_path / "run" / "contact_sheet.png").size[0] > 100
+    assert json.loads((tmp_path / "run" / "check.json").read_text())["errors"] == 0
+
+
+def test_it_says_what_it_does(start: Path, tmp_path: Path, run: Run) -> None:
+    data = write_shapes(tmp_path / "set", "coco", 24)
+    done = run(data, "-m", start, "-o", tmp_path / "run", *QUICK[:-1])
+    assert done.returncode == 0, done.stderr
+    for line in (
+        "classes kept       1  square",
+        "classes new        2  circle, triangle",
+        "classes dropped    1  dog",
+        "batch 2 is below 8: the trunk keeps its batch statistics",
+        "backbone no decay",
+        "recipe finetune: 2 steps of 2 pictures",
+    ):
+        assert line in done.stderr
+    again = run(data, "-m", start, "-o", tmp_path / "run", *QUICK)
+    assert again.returncode == 0 and again.stdout == done.stdout, "an ended run writes its weights again"
+    other = run(data, "-m", start, "-o", tmp_path / "run", "--steps", "3", "--batch", "2", "-q")
+    assert other.returncode == 2 and other.stderr.count("\n") == 1
+    assert "was started otherwise (total: 3, was 2)" in other.stderr
+
+
+def test_own_validation_set_and_random_start_through_ledetr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = write_shapes(tmp_path / "a", "coco", 6)
+    val = write_shapes(tmp_path / "b", "voc", 9)
+    words = [
+        "train",
+        str(data),
+        "--val",
+        str(val),
+        "-m",
+        "n",
+        "--random-weights",
+        "--imgsz",
+        "64",
+        "-o",
+        str(tmp_path / "run"),
+    ]
+    assert ledetr([*words, *QUICK, "--recipe", "paper-deim"]) == 0, capfd.readouterr().err
+    info = read_info(Path(capfd.readouterr().out.strip()))
+    assert info.name == "n" and info.input_hw == (64, 64) and info.started_from == "random values"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("nowhere",), 3, "ledetr: there is no data set 'nowhere'\n"),
+        (("DATA", "-m", "q"), 4, "ledetr: unknown model 'q': known are n, m, l, x, or the path of a weights file\n"),
+        (("DATA", "--recipe", "x"), 2,
+         "ledetr: there is no recipe 'x'; the recipes are paper, paper-deim, finetune, small\n"),
+        (("DATA", "--batch", "3", "--processes", "2"), 2,
+         "ledetr: a batch of 3 cannot be dealt out evenly to 2 processes\n"),
+        (("DATA", "--imgsz", "100"), 2, "ledetr: --imgsz must be a multiple of 32 in 32..8192, got 100\n"),
+        (("ONE",), 3, "too few to set some aside for judging; name a second data set with --val\n"),
+    ],
+)  # fmt: skip
+def test_wrong_words_get_one_sentence(
+    words: tuple[str, ...], code: int, sentence: str, start: Path, tmp_path: Path, run: Run
+) -> None:
+    known = {
+        "DATA": str(write_shapes(tmp_path / "set", "coco", 24)),
+        "ONE": str(write_shapes(tmp_path / "one", "csv", 1)),
+    }
+    model = () if "-m" in words else ("-m", str(start))
+    done = run(*(known.get(word, word) for word in words), *model, "-o", tmp_path / "run", "-q")
+    assert done.returncode == code and done.stderr.endswith(sentence) and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_broken_data_stops_before_the_first_step(start: Path, tmp_path: Path, run: Run) -> None:
+    data = write_shapes(tmp_path / "set", "coco", 24)
+    content = json.loads(data.read_text())
+    content["annotations"][0]["bbox"] = [20, 20, -5, 5]
+    data.write_text(json.dumps(content))
+    done = run(data, "-m", start, "-o", tmp_path / "run", *QUICK)
+    assert done.returncode == 3 and "annotation" not in done.stdout
+    assert done.stderr == (
+        f"ledetr: {str(data)!r} row 1: the box (20, 20, 15, 25) in 'shapes_0000.png' ends before it starts\n"
+    )
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_interrupted_by_hand_it_says_how_to_go_on(
+    start: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_shapes(tmp_path / "set", "coco", 24)
+    words = [data, "-m", start, "-o", tmp_path / "run", "--batch", "2", "--threads", "1", "--device", "cpu", "-q"]
+    step = loop.Run.step
+
+    def interrupted_in_step_two(self: loop.Run, batch: Any) -> None:
+        step(self, batch)
+        if batch.step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(loop.Run, "step", interrupted_in_step_two)
+    done = run(*words)
+    assert done.returncode == 130
+    assert done.stderr == "ledetr: stopped at step 3 of 3000; the same command goes on from there\n"
+    exported = run(*words, "--export")
+    assert exported.returncode == 0 and Path(exported.stdout.strip()).is_file(), exported.stderr
+    assert "step 3 of 3000" in read_info(Path(exported.stdout.strip())).trained_on
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_sixteen_pictures_can_be_learnt_by_heart(tmp_path: Path) -> None:
+    """A tiny network from random values: AP50 above 0.9 on the pictures it was shown, without augmentation."""
+    data = read_dataset(write_shapes(tmp_path / "set", "coco", 16))
+    recipe = finetune("tiny")
+    config = replace(
+        recipe,
+        batch=16,
+        evaluations=1,
+        optimiser=replace(recipe.optimiser, lr=4e-3, backbone_lr=4e-3, clip=1.0),
+        schedule=replace(recipe.schedule, strong_from=0.9, mosaic_until=0.9, strong_until=0.9),
+        augment=replace(recipe.augment, flip=0.0),
+    )
+    job = Job(
+        folder=tmp_path / "run", config=config, model=ledetr_tiny(3), train=data, tune=data, total=1200, quiet=True
+    )
+    assert train(0, job).ended
+    model, _ = best_model(job)
+    scores = score(coco_set_of(data), detect_pictures(model, data), resamples=0)
+    assert scores.figures["ap50"] is not None and scores.figures["ap50"] > 0.9, scores.figures
