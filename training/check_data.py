@@ -220,7 +220,7 @@ def _decode(picture: Picture) -> Problem | None:
     try:
         read_picture(picture.path)
     except SourceError as error:
-        return Problem("unreadable picture", str(error))
+        return Problem("unreadable picture", f"{str(picture.path)!r}: {error}")  # the error names the file alone
     return None
 
 

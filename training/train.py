@@ -42,6 +42,7 @@ from training.release import best_f1, write_measured
 
 LOOKED_THROUGH = 20_000
 """Pictures that are decoded before the first step; more would take minutes."""
+FEW_TO_JUDGE = 20
 FEW_PICTURES = 8
 """A batch smaller than this has no batch statistics worth learning from."""
 
@@ -70,6 +71,8 @@ def prepared_data(args: argparse.Namespace, queries: int) -> tuple[Dataset, Data
         f"{report.pictures} pictures to learn from, {len(tune.pictures)} to judge by; {report.boxes} boxes; objects in "
         f"a picture: median {median}, 95 % at most {most_95}, most {most}",
     )
+    if len(tune.pictures) < FEW_TO_JUDGE:
+        _say(args, f"warning: {len(tune.pictures)} pictures are few to judge by; the figures will be rough")
     return cleaned(train_set)[0], cleaned(tune)[0]
 
 

@@ -16,6 +16,8 @@ from training.data.table import read_table
 from training.data.voc import read_voc
 from training.data.yolo import has_split, read_yolo
 
+SMALL_SET = 110
+"""Of fewer pictures every fifth is set aside, so that there is something to judge by."""
 FORMATS = "a COCO .json, a YOLO data.yaml, a Pascal VOC folder with .xml files, or a .csv"
 
 
@@ -41,7 +43,8 @@ def read_dataset(
 
 
 def read_splits(path: Path, val: Path | None = None, images: Path | None = None) -> tuple[Dataset, Dataset]:
-    """(train, tune). Tune is the data set `val`, or the format's own val split, or about every eleventh picture.
+    """(train, tune). Tune is the data set `val`, or the format's own val split, or about every eleventh picture
+    (every fifth of a small set).
 
     The drawn one goes by a hash of each picture's name, so it is the same in every run and on every machine. Both have
     the classes of train; SourceError where `val` numbers them otherwise.
@@ -55,7 +58,7 @@ def read_splits(path: Path, val: Path | None = None, images: Path | None = None)
         return train, read_yolo(described, "val", images)
     if described.is_dir() and (described / "ImageSets" / "Main" / "val.txt").is_file():
         return train, read_voc(described, "val", train.class_names)
-    kept, tune = split_tune(train.pictures)
+    kept, tune = split_tune(train.pictures, one_in=11 if len(train.pictures) >= SMALL_SET else 5)
     if not tune or not kept:
         raise SourceError(
             f"{str(path)!r} has {len(train.pictures)} pictures, too few to set some aside for judging; "
