@@ -146,7 +146,7 @@ def test_the_test_can_fail(simulate, monkeypatch) -> None:
     class Queue(Mailbox):
         def put(self, item: Any) -> bool:
             with self._changed:
-                self._slot.insert(0, item)
+                self._items.append((item, 0))
                 self._changed.notify_all()
                 return True
 
