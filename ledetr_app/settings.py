@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 from platformdirs import user_config_path
 
 from ledetr.errors import OutputError
+from ledetr.files import whole_file
 
 SCHEMA_VERSION = 1
 THEMES = ("system", "light", "dark")
@@ -85,20 +84,11 @@ def save_settings(path: Path, settings: Settings) -> None:
 
     Readable by the owner only, since recent addresses are in it. Raises OutputError.
     """
-    text = json.dumps(asdict(settings), indent=1)
-    part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # mkstemp makes the file with mode 0600.
-        handle, part = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(part).replace(path)
+        with whole_file(path, private=True) as part:
+            part.write_text(json.dumps(asdict(settings), indent=1), encoding="utf-8")
     except OSError as error:
-        if part is not None:
-            Path(part).unlink(missing_ok=True)
         raise OutputError(
             f"the settings cannot be saved to {path}: {error.strerror}. Check that the folder is writable"
         ) from error

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ledetr.errors import LeDetrError, OutputError, UsageError
+from ledetr.files import flush_to_disk
 
 MEGABYTE = 1_000_000
 _CHECK_PERIOD_S = 1.0
@@ -93,12 +94,12 @@ def publish(part: Path, target: Path, *, overwrite: bool = False) -> Path:
     Without overwrite a file that appeared meanwhile is kept, and the next free name is taken.
     """
     try:
-        _sync(part)
+        flush_to_disk(part)
         if overwrite:
             part.replace(target)
         else:
             target = _rename_to_free(part, target)
-        _sync(target.parent)
+        flush_to_disk(target.parent)
     except OSError as error:
         raise output_error(target, error) from error
     return target
@@ -145,20 +146,6 @@ def _rename_to_free(part: Path, target: Path) -> Path:
         else:
             part.unlink()
         return free
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folders
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network and FUSE disks that have no fsync
-            raise
-    finally:
-        os.close(descriptor)
 
 
 class DiskWatch:
