@@ -1,4 +1,4 @@
-.PHONY: run test lint format setup
+.PHONY: run test test-slow lint format setup
 
 # The window on the bundled clip; without a display, the annotated clip in out/.
 run:
@@ -7,7 +7,7 @@ run:
 
 test:
 	@sh scripts/setup.sh dev
-	QT_QPA_PLATFORM=offscreen .venv/bin/python -m pytest $(ARGS)
+	QT_QPA_PLATFORM=offscreen .venv/bin/python -m pytest -m "not slow" $(ARGS)
 
 lint:
 	@sh scripts/setup.sh dev
@@ -22,3 +22,8 @@ format:
 
 setup:
 	@sh scripts/setup.sh dev
+
+# What takes minutes: learning by heart, long simulations, the larger exports.
+test-slow:
+	@sh scripts/setup.sh dev
+	QT_QPA_PLATFORM=offscreen .venv/bin/python -m pytest -m slow $(ARGS)

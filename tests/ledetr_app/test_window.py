@@ -253,6 +253,13 @@ def test_click_on_a_model_switches_while_the_picture_goes_on(qtbot, playing, ses
     assert playing.model.buttons["m"].property("loading") is False
 
 
+def test_a_switch_that_fails_before_anybody_looks_puts_the_button_back(playing):
+    """Qt has checked the button already; the state that the panel sees is the one it saw before."""
+    playing.model.buttons["x"].setChecked(True)
+    playing.refresh()
+    assert playing.model.buttons["n"].isChecked() and not playing.model.buttons["x"].isChecked()
+
+
 def test_failed_switch_puts_the_button_back(qtbot, playing, session, loader):
     loader.missing.add("x")
     qtbot.mouseClick(playing.model.buttons["x"], Qt.MouseButton.LeftButton)
