@@ -46,7 +46,7 @@ class ModelPanel(QWidget):
         """Follow the session."""
         state = self._session.state
         facts = (state.model, state.loading, state.running, tuple(state.has_weights.items()))
-        # Qt checks a clicked button before the session hears of it; a load that fails at once leaves the facts unchanged.
+        # Qt checks a clicked button before the session hears; a load that fails at once leaves the facts unchanged.
         pressed = [scale for scale, button in self.buttons.items() if button.isChecked()]
         if facts == self._shown and pressed == [scale for scale in self.buttons if scale == state.model]:
             return
