@@ -101,6 +101,7 @@ class Capture:
         self._every = config.every
         self.pacer = Pacer(clock)
         self.epoch = 0
+        self.valid_from = 0  # frames of an epoch before this one are stale
         self.info: SourceInfo | None = None
         self.guards: list[GuardedSource] = []
         self._history = History(config.history_bytes)
@@ -116,6 +117,7 @@ class Capture:
         self._ended = False
         self._show_one = False
         self._seek_to: float | None = None
+        self._loop: tuple[float, float] | None = None
         self._steps = 0
         self.thread = threading.Thread(target=self._run, name="capture", daemon=True)
 
@@ -125,7 +127,7 @@ class Capture:
         """Go on; from the start where the file has ended."""
         with self._command():
             if self._paused and self._ended and self._seek_to is None and not self._steps:
-                self._seek_to = float("-inf")
+                self._seek_to = float("-inf") if self._loop is None else self._loop[0]
             self._paused = False
             self._listener.on_signal(Signal.PLAY)
 
@@ -147,6 +149,11 @@ class Capture:
             self._paused = True
             self._steps += frames
             self._listener.on_signal(Signal.PAUSE)
+
+    def set_loop(self, loop: tuple[float, float] | None) -> None:
+        """Where playing has shown the last frame up to loop[1] seconds, go on at loop[0]; a seek leads out of it."""
+        with self._command():
+            self._loop = loop
 
     def set_every(self, every: bool) -> None:
         """Whether a frame waits for the one before it to be taken."""
@@ -249,6 +256,11 @@ class Capture:
 
     def _play_one(self) -> None:
         frame = self._history.upcoming() or self._read_into_history(self._skip_to_s())
+        with self._changed:
+            loop = None if self._show_one else self._loop
+        if loop is not None and self._is_last_of(loop, frame):
+            self._go_round(loop, frame)
+            return
         if frame is None:
             self._end()
             return
@@ -261,6 +273,24 @@ class Capture:
         self._show(frame)
         if show_at_once:
             self.pacer.reset()
+
+    def _is_last_of(self, loop: tuple[float, float], following: Frame | None) -> bool:
+        """Whether the frame that is shown is the last one in the loop."""
+        inside = self._shown is not None and self._shown.meta.pts_s <= loop[1]
+        return inside and (following is None or following.meta.pts_s > loop[1])
+
+    def _go_round(self, loop: tuple[float, float], following: Frame | None) -> None:
+        """Back to the start of the loop, once the frame that is shown had its time."""
+        assert self.info is not None and self._shown is not None  # only called with a frame shown
+        over = self._shown.meta.pts * self._shown.meta.time_base + 1 / (self.info.rate or Fraction(25))
+        if following is not None:
+            over = following.meta.pts * following.meta.time_base
+        if self._config.paced and not self._clock.sleep_until(
+            self.pacer.due_ns(over, may_slip=self._every), self._interrupt
+        ):
+            return  # a command came; it may change the loop
+        # What waits for the detector stays valid: a loop may be shorter than one inference.
+        self._jump(max(loop[0], self.info.start_s), keep=True)
 
     def _skip_to_s(self) -> float | None:
         """Where to go on when the source cannot be read at its pace: what is late already need not be converted."""
@@ -307,9 +337,12 @@ class Capture:
             self._ended = False
             self._show_one = True
 
-    def _jump(self, pts_s: float) -> None:
+    def _jump(self, pts_s: float, *, keep: bool = False) -> None:
+        """keep: what was read before it is not stale."""
         self.epoch += 1
-        self._listener.on_jump()
+        if not keep:
+            self.valid_from = self.epoch
+            self._listener.on_jump()
         self._guard.seek(pts_s, self._config.read_deadline_s + _MARGIN_S)
         self._history.clear()
         self._next_seq = 0
@@ -366,7 +399,7 @@ class Capture:
             return
         self._last_frame_ns = self._clock.now_ns()
         self._listener.on_captured()
-        self.epoch = frame.meta.epoch
+        self.epoch = self.valid_from = frame.meta.epoch
         with self._changed:
             wanted = not self._paused or self._show_one
             self._show_one = False
@@ -388,6 +421,7 @@ class Capture:
                 raise lost
             self._wait_before(self._attempt)
             self.epoch += 1
+            self.valid_from = self.epoch
             try:
                 self.info = self._open_guarded()
                 break

@@ -134,8 +134,8 @@ def detect_one(frame: Frame, detector: FrameDetector | None, clock: Clock) -> tu
 class Inference:
     """The thread between the mailbox and the results.
 
-    publish is called with each result whose epoch is still current; discard with the number of frames thrown away;
-    fail with the first error, after which the thread ends.
+    publish is called with each result whose epoch is not before valid_from(); discard with the number of frames thrown
+    away; fail with the first error, after which the thread ends.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Inference:
         slot: DetectorSlot,
         clock: Clock,
         *,
-        epoch: Callable[[], int],
+        valid_from: Callable[[], int],
         publish: Callable[[Result], None],
         discard: Callable[[int], None],
         fail: Callable[[BaseException], None],
@@ -152,7 +152,7 @@ class Inference:
         self._mailbox = mailbox
         self._slot = slot
         self._clock = clock
-        self._epoch = epoch
+        self._valid_from = valid_from
         self._publish = publish
         self._discard = discard
         self._fail = fail
@@ -179,12 +179,12 @@ class Inference:
             self._fail(error)
 
     def _handle(self, frame: Frame, *, again: bool) -> None:
-        if frame.meta.epoch != self._epoch():
+        if frame.meta.epoch < self._valid_from():
             self._discard(0 if again else 1)
             return
         with self._slot.use() as detector:
             detections, timings = detect_one(frame, detector, self._clock)
-        if self._mailbox.closed or frame.meta.epoch != self._epoch():
+        if self._mailbox.closed or frame.meta.epoch < self._valid_from():
             self._discard(0 if again else 1)
             return
         timings.published_ns = self._clock.now_ns()

@@ -186,6 +186,23 @@ class Pipeline:
         if (session := self._session) is not None:
             session.capture.step(frames)
 
+    def set_loop(self, start_s: float | None, end_s: float | None) -> None:
+        """Play a part of the open file again and again, both ends shown; None: from its start, to its end.
+
+        A frame that was sought behind the part is played on to the end of the file. See clear_loop.
+        """
+        start_s = float("-inf") if start_s is None else start_s
+        end_s = float("inf") if end_s is None else end_s
+        if not start_s <= end_s:
+            raise ValueError(f"a loop begins before it ends, got {start_s} to {end_s}")
+        if (session := self._session) is not None:
+            session.capture.set_loop((start_s, end_s))
+
+    def clear_loop(self) -> None:
+        """Play to the end of the file."""
+        if (session := self._session) is not None:
+            session.capture.set_loop(None)
+
     def set_speed(self, speed: float) -> None:
         """Play files faster or slower, 0.05 to 32; 1.0 is real time. Kept for the next source."""
         if not 0.05 <= speed <= 32:

@@ -74,7 +74,7 @@ class Session:
             self.mailbox,
             slot,
             clock,
-            epoch=lambda: self.capture.epoch,
+            valid_from=lambda: self.capture.valid_from,
             publish=lambda result: listener.on_session_result(self, result),
             discard=meters.on_discarded,
             fail=self.on_failed,
