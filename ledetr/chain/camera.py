@@ -9,7 +9,6 @@ import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -18,6 +17,7 @@ from av.container import InputContainer
 
 from ledetr.chain.clock import Clock
 from ledetr.chain.colour import colour_of, orientation_of, upright_rgb
+from ledetr.chain.decoding import PictureDecoder
 from ledetr.chain.sources import (
     OPEN_DEADLINE_S,
     READ_DEADLINE_S,
@@ -33,7 +33,6 @@ from ledetr.frame import Frame, FrameMeta
 
 # A stream whose time leaps further than this, or goes back, has begun anew.
 _LEAP_S = 10
-_BROKEN_IN_A_ROW = 300
 # What an address may make FFmpeg open besides itself, e.g. by a redirect or a playlist; local files never.
 _PROTOCOLS = {
     "rtsp": "rtsp,rtp,tcp,udp",
@@ -182,7 +181,7 @@ def _url_error(name: str, error: Exception) -> SourceError:
 
 
 class LiveStream:
-    """An open camera or stream; see FrameSource. broken: packets that could not be decoded so far."""
+    """An open camera or stream; see FrameSource."""
 
     def __init__(self, container: InputContainer, name: str, *, clock: Clock, epoch: int = 0) -> None:
         self._container = container
@@ -191,11 +190,11 @@ class LiveStream:
         self._epoch = epoch
         self._seq = 0
         self._last_pts: int | None = None
-        self.broken = 0
         try:
             self._stream = picture_stream(container, name)
             self._stream.thread_type = "SLICE"  # threads by frame would hold frames back
-            self._time_base = Fraction(self._stream.time_base or Fraction(1, 90000))
+            self._decoder = PictureDecoder(self._stream)
+            self._time_base = self._decoder.time_base
             self._frames = self._decode()
             self._pending: av.VideoFrame | None = self._next_decoded()
             self.info = self._describe(self._pending)
@@ -217,6 +216,11 @@ class LiveStream:
             time_base=self._time_base,
             has_audio=bool(self._container.streams.audio),
         )
+
+    @property
+    def broken(self) -> int:
+        """Packets that could not be decoded so far."""
+        return self._decoder.broken
 
     def read(self, skip_to_s: float | None = None) -> Frame | None:
         """The next frame; never None, since a live stream that ends is lost."""
@@ -253,8 +257,7 @@ class LiveStream:
         return pts, True
 
     def _guessed_pts(self) -> int:
-        rate = self._stream.average_rate or Fraction(25)
-        return 0 if self._last_pts is None else self._last_pts + max(1, round(1 / (rate * self._time_base)))
+        return 0 if self._last_pts is None else self._last_pts + self._decoder.nominal_ticks
 
     def _next_decoded(self) -> av.VideoFrame:
         try:
@@ -269,16 +272,8 @@ class LiveStream:
         return decoded
 
     def _decode(self) -> Iterator[av.VideoFrame]:
-        in_a_row = 0
         for packet in self._container.demux(self._stream):
-            try:
-                yield from packet.decode()
-                in_a_row = 0
-            except av.error.InvalidDataError:  # a lost packet breaks a picture or two, not the stream
-                self.broken += 1
-                in_a_row += 1
-                if in_a_row >= _BROKEN_IN_A_ROW:
-                    raise
+            yield from self._decoder.decode(packet)  # a lost packet breaks a picture or two, not the stream
 
     def seek(self, pts_s: float) -> None:
         """A live source has no past."""

@@ -12,6 +12,7 @@ from av.video.stream import VideoStream
 
 from ledetr.chain.clock import Clock
 from ledetr.chain.colour import colour_of, orientation_of, upright_rgb
+from ledetr.chain.decoding import PictureDecoder
 from ledetr.chain.sources import OPEN_DEADLINE_S, READ_DEADLINE_S, SourceInfo, VideoSpec
 from ledetr.errors import SourceError
 from ledetr.frame import Frame, FrameMeta
@@ -24,8 +25,6 @@ _FORMATS = (
     "h264,hevc,av1,vvc,m4v,mjpeg,yuv4mpegpipe,dv,wtv,rm,gxf,nsv,dirac,vc1,swf,avif,webp,"
     "wav,mp3,aac,flac,ac3,eac3,aiff,amr,caf,w64,opus"
 )
-# Pictures that cannot be decoded are skipped; so many in a row mean that the rest is lost.
-_BROKEN_IN_A_ROW = 300
 
 
 def open_video_file(spec: VideoSpec, *, clock: Clock, epoch: int = 0) -> "VideoFile":
@@ -34,7 +33,7 @@ def open_video_file(spec: VideoSpec, *, clock: Clock, epoch: int = 0) -> "VideoF
 
 
 class VideoFile:
-    """A container that can be sought, open; see FrameSource. broken: packets that could not be decoded so far.
+    """A container that can be sought, open; see FrameSource.
 
     The container is closed by close, and where this constructor raises SourceError.
     """
@@ -46,10 +45,10 @@ class VideoFile:
         self._epoch = epoch
         self._seq = 0
         self._index: int | None = 0
-        self.broken = 0
         try:
             self._stream = picture_stream(container, name)
             self._stream.thread_type = "AUTO"
+            self._decoder = PictureDecoder(self._stream)
             self._frames = self._decode()
             # The first frame is decoded at once: only it tells how the picture is turned, and whether there is one.
             self._pending = self._next_decoded()
@@ -86,7 +85,12 @@ class VideoFile:
 
     @property
     def _time_base(self) -> Fraction:
-        return Fraction(self._stream.time_base or Fraction(1, 90000))
+        return self._decoder.time_base
+
+    @property
+    def broken(self) -> int:
+        """Packets that could not be decoded so far."""
+        return self._decoder.broken
 
     def read(self, skip_to_s: float | None = None) -> Frame | None:
         """The next frame; None at the end. What is skipped is decoded and not converted."""
@@ -132,28 +136,9 @@ class VideoFile:
             raise SourceError(f"{self._name!r} cannot be read any further ({_reason(error)}).") from None
 
     def _decode(self) -> Iterator[av.VideoFrame]:
-        """Decoded frames in display order; a frame without a time gets that of the one before plus its length."""
-        last_pts: int | None = None
-        in_a_row = 0
+        """Decoded frames in display order, each with a time."""
         for packet in self._container.demux(self._stream):
-            try:
-                decoded = packet.decode()
-                in_a_row = 0
-            except av.error.InvalidDataError:
-                self.broken += 1
-                in_a_row += 1
-                if in_a_row >= _BROKEN_IN_A_ROW:
-                    raise
-                continue
-            for frame in decoded:
-                if frame.pts is None:
-                    frame.pts = 0 if last_pts is None else last_pts + max(1, frame.duration or self._nominal_ticks())
-                last_pts = frame.pts
-                yield frame
-
-    def _nominal_ticks(self) -> int:
-        rate = self._stream.average_rate or Fraction(25)
-        return max(1, round(1 / (rate * self._time_base)))
+            yield from self._decoder.decode_timed(packet)
 
     def seek(self, pts_s: float) -> None:
         """Go on with the first frame at or after pts_s, or the last frame where there is none; a new epoch begins.
@@ -214,6 +199,7 @@ class VideoFile:
             self._container.seek(pts, stream=self._stream, backward=True)
         except av.error.FFmpegError as error:
             raise SourceError(f"Cannot seek in {self._name!r} ({_reason(error)}).") from None
+        self._decoder.jumped()
         self._frames = self._decode()
 
     def interrupt(self) -> None:

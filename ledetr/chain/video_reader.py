@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,13 +17,12 @@ import av
 import numpy as np
 
 from ledetr.chain.colour import colour_of, is_hdr, orientation_of, output_colour, upright_rgb
+from ledetr.chain.decoding import PictureDecoder
 from ledetr.chain.video_file import open_video_container, picture_stream
 from ledetr.errors import SourceError
 from ledetr.frame import Colour
 from ledetr.paths import printable
 
-# Pictures that cannot be decoded are skipped and counted; so many in a row mean that the rest is lost.
-_BROKEN_IN_A_ROW = 300
 # How far behind the end of the pictures a sparse track, such as subtitles, is still looked for.
 _PATIENCE_S = 2
 # libavformat's AVFMT_TS_DISCONT: formats such as MPEG-TS, whose clock begins anywhere.
@@ -73,7 +73,7 @@ class VideoReader:
     """An open video file; a context manager. Raises SourceError at the door, and from items.
 
     The first picture is decoded at once: only it tells size, turn and colours. stopped: set from any thread, ends
-    items early. cut_short: whether it did. size_wh: of the upright picture. broken: packets that could not be decoded.
+    items early. cut_short: whether it did. size_wh: of the upright picture.
     """
 
     def __init__(self, path: Path, *, cut: Cut, stopped: threading.Event) -> None:
@@ -81,17 +81,15 @@ class VideoReader:
         self._cut = cut
         self._stopped = stopped
         self.cut_short = False
-        self.broken = 0
         self.pictures = 0
         self._packets = 0
-        self._broken_in_a_row = 0
         self._video_done = False
-        self._last_pts: int | None = None
         self.container: Any = open_video_container(path)
         try:
             self.stream: Any = picture_stream(self.container, self.name)
             self.stream.thread_type = "AUTO"
-            self.time_base: Fraction = self.stream.time_base or Fraction(1, 90000)
+            self._decoder = PictureDecoder(self.stream)
+            self.time_base = self._decoder.time_base
             self._describe(_first_frame(path))
         except BaseException:
             self.container.close()
@@ -122,6 +120,11 @@ class VideoReader:
             self.container.seek(pts, stream=self.stream, backward=True)
         except av.error.FFmpegError as error:
             raise SourceError(f"Cannot seek in {self.name!r} ({error.strerror}).") from None
+
+    @property
+    def broken(self) -> int:
+        """Packets that could not be decoded so far."""
+        return self._decoder.broken
 
     @property
     def is_hdr(self) -> bool:
@@ -224,27 +227,13 @@ class VideoReader:
         except av.error.FFmpegError as error:
             raise SourceError(f"{self.name!r} cannot be read any further ({error.strerror}).") from None
 
-    def _decode(self, packet: Any) -> Iterator[av.VideoFrame]:
-        """Frames in display order; one without a time gets that of the one before plus its length."""
+    def _decode(self, packet: Any) -> list[av.VideoFrame]:
+        """Frames in display order, each with a time."""
         self._packets += packet.size > 0
         try:
-            decoded = packet.decode()
-            self._broken_in_a_row = 0
+            return self._decoder.decode_timed(packet)
         except av.error.InvalidDataError:
-            decoded = []
-            self.broken += 1
-            self._broken_in_a_row += 1
-            if self._broken_in_a_row >= _BROKEN_IN_A_ROW:
-                raise SourceError(f"{self.name!r} cannot be decoded any further; it is damaged.") from None
-        for frame in decoded:
-            if frame.pts is None:
-                frame.pts = 0 if self._last_pts is None else self._last_pts + (frame.duration or self._nominal_ticks)
-            self._last_pts = frame.pts
-            yield frame
-
-    @property
-    def _nominal_ticks(self) -> int:
-        return max(1, round(1 / ((self.rate or Fraction(25)) * self.time_base)))
+            raise SourceError(f"{self.name!r} cannot be decoded any further; it is damaged.") from None
 
     def _check_whole(self) -> None:
         """Raises SourceError when the file's own index lists more video packets than came."""
@@ -261,14 +250,9 @@ def _first_frame(path: Path) -> av.VideoFrame:
     """The first picture that can be decoded, from an opening of its own: some formats cannot go back to the start."""
     with open_video_container(path) as container:
         stream = picture_stream(container, printable(path.name))
-        in_a_row = 0
-        for packet in container.demux(stream):
-            try:
-                for frame in packet.decode():
-                    if isinstance(frame, av.VideoFrame):
-                        return frame
-            except av.error.InvalidDataError:
-                in_a_row += 1
-                if in_a_row >= _BROKEN_IN_A_ROW:
-                    break
+        decoder = PictureDecoder(stream)
+        with suppress(av.error.InvalidDataError):  # nothing but damage, said below
+            for packet in container.demux(stream):
+                for frame in decoder.decode(packet):
+                    return frame
     raise SourceError(f"{printable(path.name)!r} holds no picture that can be decoded; it may be cut or damaged.")
