@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 from ledetr.chain.capture import CaptureConfig
 from ledetr.chain.clock import Clock, MonotonicClock
+from ledetr.chain.guard import join_all
 from ledetr.chain.inference import DetectorSlot, FrameDetector
 from ledetr.chain.meters import Meters, MeterSnapshot
 from ledetr.chain.overlay import RANDOM_WEIGHTS, Mark, marks_of
@@ -69,6 +70,8 @@ __all__ = [
 ]
 
 STOP_LIMIT_S = 0.5
+# To complete a recording its packets are copied once more; a disk that takes longer is taken for stuck.
+RECORDING_LIMIT_S = 30.0
 
 # auto: every picture of an image or folder, the newest frame of anything else. every: the source waits for the
 # detector. latest: the newest frame, whatever the source.
@@ -253,13 +256,16 @@ class Pipeline:
         self._tell(Stopped(orphans))
 
     def close(self) -> None:
-        """Stop for good, and wait for a recording to be complete. Legal more than once."""
+        """Stop for good, and wait up to 30 s for a recording to be complete; one that hangs is named in Stopped.
+
+        Legal more than once.
+        """
         self.stop()
         with self._lock:
             self._closed = True
             recording = self._recording
-        if recording is not None and recording.thread is not threading.current_thread():
-            recording.thread.join()
+        if recording is not None and (orphans := join_all([recording.thread], RECORDING_LIMIT_S)):
+            self._tell(Stopped(tuple(thread.name for thread in orphans)))
 
     def __enter__(self) -> "Pipeline":
         return self

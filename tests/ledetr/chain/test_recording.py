@@ -10,7 +10,7 @@ import pytest
 
 from ledetr.chain.capture import CaptureConfig
 from ledetr.chain.overlay import BoxMark
-from ledetr.chain.pipeline import Pipeline, RecordingEnded, State
+from ledetr.chain.pipeline import Pipeline, RecordingEnded, State, Stopped
 from ledetr.chain.sources import VideoSpec, open_source, parse_source
 from ledetr.errors import OutputError, UsageError
 
@@ -168,6 +168,26 @@ def test_an_error_in_the_marks_keeps_what_was_written(pipeline, wait_until, tmp_
     assert "user code" in str(ended.error) and ended.path is not None and "partial" in ended.path.name
     assert len(read_back(ended.path)[0]) == 4
     wait_until(lambda: pipeline.ended)
+
+
+def test_a_recording_that_hangs_is_left_to_itself_and_named(pipeline, wait_until, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("ledetr.chain.pipeline.RECORDING_LIMIT_S", 0.05)
+    reached, let_go = threading.Event(), threading.Event()
+
+    def hang(_: Any) -> list[Any]:
+        reached.set()
+        assert let_go.wait(30)
+        return []
+
+    opened(pipeline, wait_until)
+    pipeline.start_recording(tmp_path / "out.mp4", marks=hang)
+    pipeline.play()
+    assert reached.wait(10)
+    pipeline.close()
+    assert pipeline.events[-1] == Stopped(("recording",))
+    let_go.set()
+    wait_until(lambda: isinstance(pipeline.events[-1], RecordingEnded))
+    assert read_back(tmp_path / "out.mp4")[0]  # it was only late
 
 
 def test_no_picture_means_no_file(pipeline, wait_until, tmp_path) -> None:
