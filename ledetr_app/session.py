@@ -44,6 +44,7 @@ from ledetr.errors import LeDetrError
 from ledetr.weights_file import find_weights, search_folders
 from ledetr_app.model_loader import ModelLoader, NoWeightsHere
 from ledetr_app.pictures import output_path, save_snapshot
+from ledetr_app.seeking import Seeks
 from ledetr_app.settings import MAX_RECENTS, LoadedSettings, Settings, load_settings, save_settings
 from ledetr_app.state import Loss, Problem, RunningModel, SessionState, Toast
 from ledetr_app.worker import Worker
@@ -91,6 +92,7 @@ class Session:
         self.state = _initial_state(loaded)
         self.pipeline = Pipeline(None, clock=self.clock, on_result=self._on_result, on_event=self._on_event)
         self._control = Worker("session", self.report)
+        self._seeks = Seeks(self._begin_seek)
         self._files = Worker("files", self.report)
         self._loader = ModelLoader(load_detector or self._load_detector, self._on_loaded, self._on_load_failed)
         self._files.submit(self._look_for_weights)
@@ -130,19 +132,53 @@ class Session:
         self._control.submit(self._stop)
 
     def seek(self, pts_s: float) -> None:
-        """Show the first frame at or after pts_s seconds; of quick calls only the newest is carried out."""
+        """Show the first frame at or after pts_s seconds; of quick calls only the newest is carried out.
+
+        Quick: before the picture of the call before it is there.
+        """
         source = self.state.source
         if source is None or not source.seekable:
             return
-        end_s = source.duration_s if source.duration_s is not None else pts_s
-        target_s = min(max(0.0, pts_s), end_s)
-        self._control.submit(self._then_sync(lambda: self.pipeline.seek(target_s)), newest_of="seek")
+        pts_s = max(source.start_s, pts_s)
+        if source.duration_s is not None:
+            pts_s = min(pts_s, source.start_s + source.duration_s)
+        latest = self.pipeline.latest()
+        self._seeks.want(pts_s, -1 if latest is None else latest.frame.meta.epoch)
 
     def seek_by(self, seconds: float) -> None:
-        """Seek from the picture that is shown."""
+        """Seek from the picture that is shown, or from the one that was sought and is on its way."""
+        shown, target_s = self._shown, self._seeks.target_s
+        if shown is not None:
+            self.seek((shown.frame.meta.pts_s if target_s is None else target_s) + seconds)
+
+    def set_in(self, pts_s: float | None) -> None:
+        """The part of the file that matters begins here, and is looped; None: it begins with the file."""
+        out_s = self.state.out_s
+        keep_out = pts_s is None or out_s is None or out_s > pts_s
+        self._set_part(pts_s, out_s if keep_out else None)
+
+    def set_out(self, pts_s: float | None) -> None:
+        """The part of the file that matters ends here, and is looped; None: it ends with the file."""
+        in_s = self.state.in_s
+        keep_in = pts_s is None or in_s is None or in_s < pts_s
+        self._set_part(in_s if keep_in else None, pts_s)
+
+    def set_point_here(self, which: str) -> None:
+        """The picture that is shown is the first ("in") or the last ("out") of the part that matters."""
         shown = self._shown
         if shown is not None:
-            self.seek(shown.frame.meta.pts_s + seconds)
+            {"in": self.set_in, "out": self.set_out}[which](shown.frame.meta.pts_s)
+
+    def set_loop(self, loop: bool) -> None:
+        """Play the part between the points, or the whole file, again and again."""
+        if self._is_file():
+            self._change(loop=loop)
+            self._control.submit(self._hand_on_loop, newest_of="loop")
+
+    def clear_points(self) -> None:
+        """The whole file matters, and it is played once."""
+        self._change(in_s=None, out_s=None, loop=False)
+        self._control.submit(self._hand_on_loop, newest_of="loop")
 
     def set_speed(self, speed: float) -> None:
         """Play files slower or faster, 0.25 to 4 times; kept for the next file."""
@@ -324,6 +360,16 @@ class Session:
         left += [] if self._files.close(STOP_LIMIT_S) else ["files"]
         return left
 
+    def _set_part(self, in_s: float | None, out_s: float | None) -> None:
+        if not self._is_file():
+            return
+        self._change(in_s=in_s, out_s=out_s, loop=in_s is not None or out_s is not None)
+        self._control.submit(self._hand_on_loop, newest_of="loop")
+
+    def _is_file(self) -> bool:
+        source = self.state.source
+        return source is not None and source.seekable
+
     # Threads "session" and "files"
 
     def _open(self, source: str | Path) -> None:
@@ -346,6 +392,16 @@ class Session:
         self.pipeline.stop()
         self._change(source=None, opening="", loss=None, ended=False)
         self._sync()
+
+    def _begin_seek(self, pts_s: float) -> None:
+        self._control.submit(self._then_sync(lambda: self.pipeline.seek(pts_s)), newest_of="seek")
+
+    def _hand_on_loop(self) -> None:
+        state = self.state
+        if state.loop:
+            self.pipeline.set_loop(state.in_s, state.out_s)
+        else:
+            self.pipeline.clear_loop()
 
     def _start_recording(self) -> None:
         path = output_path(self._folders["videos"], "videos", self._source_name(), ".mp4")
@@ -437,13 +493,18 @@ class Session:
     # Threads of the pipeline
 
     def _on_result(self) -> None:
+        latest = self.pipeline.latest()
+        if latest is not None:
+            self._seeks.arrived(latest.frame.meta.epoch)
         self._sync()
         self.on_result()
 
     def _on_event(self, event: Event) -> None:
+        if isinstance(event, Opened | Eof | Failed | Stopped):
+            self._seeks.over(forget=not isinstance(event, Eof))
         match event:
             case Opened(info):
-                self._change(source=info, opening="", loss=None, ended=False)
+                self._change(source=info, opening="", loss=None, ended=False, in_s=None, out_s=None, loop=False)
             case Eof():
                 self._change(ended=True)
             case Stalled():

@@ -73,7 +73,9 @@ class SessionState:
 
     model: the chosen one, a scale or a path. running: the one whose boxes are seen. loading: on its way.
     has_weights: for each scale; a scale that was not looked for yet is absent.
-    speed: of files, 1.0 is real time. own_conf: the user's threshold; None = the model's.
+    speed: of files, 1.0 is real time. in_s, out_s: the part of the file that matters, pts_s of its first and last
+    frame; None = from the start, to the end. loop: it is played again and again.
+    own_conf: the user's threshold; None = the model's.
     shown_classes: names; None = all. recording: the file being written.
     cameras: what opens each, and its name; None = not looked for yet.
     """
@@ -88,6 +90,9 @@ class SessionState:
     loading: str | None = None
     has_weights: Mapping[str, bool] = field(default_factory=dict)
     speed: float = 1.0
+    in_s: float | None = None
+    out_s: float | None = None
+    loop: bool = False
     own_conf: float | None = None
     shown_classes: frozenset[str] | None = None
     boxes: bool = True

@@ -68,6 +68,7 @@ class Actions:
         self["labels"].setChecked(state.labels)
         self["scores"].setChecked(state.scores)
         self["side_panel"].setChecked(state.side_panel)
+        self["loop"].setChecked(state.loop)
         self["record"].setChecked(state.recording is not None)
         self[f"theme_{state.theme}"].setChecked(True)
         for scale in SCALES:
@@ -85,8 +86,12 @@ class Actions:
             "slower",
             "faster",
             "real_time",
+            "point_in",
+            "point_out",
+            "loop",
         ):
             self[name].setEnabled(seekable)
+        self["clear_points"].setEnabled(state.in_s is not None or state.out_s is not None)
         for name in ("play", "stop", "step_back", "step_on"):
             self[name].setEnabled(state.has_source)
 
@@ -145,6 +150,10 @@ def _player_commands(session: Session) -> list[Command]:
         Command("real_time", _tr("Real time"), ("Backspace",), "", lambda: session.set_speed(1.0)),
         Command("to_start", _tr("To the start"), ("Home",), "", to_start),
         Command("to_end", _tr("To the end"), ("End",), "", to_end),
+        Command("point_in", _tr("In point here"), ("Shift+I",), "", lambda: session.set_point_here("in")),
+        Command("point_out", _tr("Out point here"), ("Shift+O",), "", lambda: session.set_point_here("out")),
+        Command("clear_points", _tr("Clear in and out points"), ("Shift+X",), "", session.clear_points),
+        Command("loop", _tr("Loop"), ("Shift+L",), "loop", lambda: session.set_loop(not session.state.loop), True),
     ]
 
 

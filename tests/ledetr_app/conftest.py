@@ -54,9 +54,12 @@ class FixedDetector:
     info: BackendInfo = field(default_factory=lambda: BackendInfo("openvino", "cpu", "fp32", (416, 416)))
     frames: int = 0
     closed: int = 0
+    work_s: float = 0.0
 
     def detect_frame(self, rgb, *, score_floor=0.05, max_detections=300):
         self.frames += 1
+        if self.work_s:
+            threading.Event().wait(self.work_s)
         detections = Detections(
             BOXES.copy(),
             SCORES.copy(),

@@ -1,5 +1,6 @@
 """Each control and each shortcut: what it does to the session, and what the session does to it."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,98 @@ def test_brackets_change_the_speed(qtbot, player, session, keys, speed):
         press(qtbot, player, key)
     assert session.state.speed == speed
     qtbot.waitUntil(lambda: session.pipeline.speed == speed)
+
+
+@pytest.mark.parametrize("speed", [0.25, 1.5, 4.0])
+def test_speed_menu(qtbot, player, session, speed):
+    player.timeline.speeds[speed].trigger()
+    assert session.state.speed == speed
+    qtbot.waitUntil(lambda: player.timeline.speed.text() == f"{speed:g}×")
+    session.change_speed(1 if speed < 4 else -1)
+    qtbot.waitUntil(lambda: player.timeline.speeds[session.state.speed].isChecked())
+
+
+def _go_to(qtbot, session, pts_s):
+    session.seek(pts_s)
+    qtbot.waitUntil(lambda: session.shown.frame.meta.pts_s == pytest.approx(pts_s, abs=1e-9))
+
+
+def test_in_and_out_points_are_those_of_the_picture_and_loop(qtbot, player, session):
+    slider = player.timeline.slider
+    _go_to(qtbot, session, 1.0)
+    press(qtbot, player, "Shift+I")
+    assert (session.state.in_s, session.state.out_s, session.state.loop) == (1.0, None, True)
+    qtbot.waitUntil(lambda: slider.part_ms == (1000, None) and player.timeline.loop.isChecked())
+    _go_to(qtbot, session, 1.2)
+    press(qtbot, player, "Shift+O")
+    assert (session.state.in_s, session.state.out_s) == (1.0, 1.2)
+    qtbot.waitUntil(lambda: slider.part_ms == (1000, 1200))
+    seen = []
+    player.bridge.woken.connect(lambda: seen.append(session.shown.frame.meta.pts_s))
+    press(qtbot, player, "Space")
+    qtbot.waitUntil(lambda: sum(b < a for a, b in itertools.pairwise(seen)) >= 2, timeout=10_000)
+    assert all(0.999 < pts_s < 1.201 for pts_s in seen[seen.index(1.0) :])
+    press(qtbot, player, "Shift+X")
+    assert (session.state.in_s, session.state.out_s, session.state.loop) == (None, None, False)
+    qtbot.waitUntil(lambda: slider.part_ms == (None, None))
+    qtbot.waitUntil(lambda: session.state.ended, timeout=10_000)
+
+
+def test_a_part_is_painted_on_the_timeline(qtbot, player, session):
+    def under_the_groove(ms):
+        slider = player.timeline.slider
+        x, y = slider.x_of(ms), slider.height() // 2 + 10
+        return slider.grab().toImage().pixelColor(x, y)
+
+    ground = under_the_groove(1500)
+    session.set_in(1.0)
+    session.set_out(2.0)
+    qtbot.waitUntil(lambda: player.timeline.slider.part_ms == (1000, 2000))
+    assert under_the_groove(1500) == QColor(LIGHT.accent)
+    assert under_the_groove(500) == under_the_groove(2300) == ground
+
+
+def test_loop_button_loops_the_whole_file(qtbot, player, session):
+    qtbot.mouseClick(player.timeline.loop, Qt.MouseButton.LeftButton)
+    assert session.state.loop is True
+    session.set_speed(4.0)
+    session.seek(2.0)
+    session.play()
+    qtbot.waitUntil(lambda: session.shown.frame.meta.pts_s < 1.0, timeout=10_000)
+    assert not session.state.ended
+    press(qtbot, player, "Shift+L")
+    assert session.state.loop is False
+    qtbot.waitUntil(lambda: not player.timeline.loop.isChecked())
+
+
+def test_the_end_offers_to_play_again(qtbot, player, session):
+    session.seek(2.2)
+    session.play()
+    qtbot.waitUntil(lambda: session.state.ended, timeout=10_000)
+    qtbot.waitUntil(lambda: player.timeline.buttons["play"].accessibleName() == "Play again")
+    assert session.shown.frame.meta.index == 59
+    qtbot.mouseClick(player.timeline.buttons["play"], Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: not session.state.ended and session.shown.frame.meta.index < 55)
+    qtbot.waitUntil(lambda: player.timeline.buttons["play"].accessibleName() == "Pause")
+
+
+def test_a_drag_shows_pictures_on_its_way_and_ends_where_it_ends(qtbot, player, session, loader):
+    """With a detector slower than the pointer, a seek for each move would throw away every picture but the last."""
+    slider, seen = player.timeline.slider, set()
+    loader.loaded[0].work_s = 0.03
+    slider.setSliderDown(True)
+    for ms in range(0, 2000, 20):
+        slider.setValue(ms)
+        qtbot.wait(5)
+        seen.add(session.shown.frame.meta.index)
+    slider.setSliderDown(False)
+    qtbot.waitUntil(lambda: session.shown.frame.meta.pts_s == pytest.approx(2.0, abs=1e-9))  # the first at or after
+    assert len(seen) > 5
+
+
+def test_no_speed_and_no_loop_for_a_live_source(qtbot, playing):
+    assert not playing.timeline.speed.isVisible()
+    assert not playing.actions_by_name["loop"].isEnabled()
 
 
 def test_ctrl_w_stops(qtbot, playing, session):

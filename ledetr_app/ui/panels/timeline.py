@@ -1,21 +1,41 @@
-"""Play, stop, step, and where in the file the shown picture is."""
+"""Play, stop, step, speed, loop, and where in the file the shown picture is."""
 
 from __future__ import annotations
 
-from PySide6.QtCore import QSignalBlocker, Qt
-from PySide6.QtGui import QFont, QMouseEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSlider, QStyle, QWidget
+from PySide6.QtCore import QRectF, QSignalBlocker, Qt
+from PySide6.QtGui import QActionGroup, QColor, QFont, QMouseEvent, QPainter, QPaintEvent
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QMenu, QSlider, QStyle, QToolButton, QWidget
 
 from ledetr.chain.pipeline import Result, State
-from ledetr_app.session import Session
+from ledetr.chain.sources import SourceInfo
+from ledetr_app.session import SPEEDS, Session
 from ledetr_app.ui.panels.display import action_button
 from ledetr_app.ui.shortcuts import Actions
 from ledetr_app.ui.text import clock
 from ledetr_app.ui.theme import Theme
 
+FLAG_PX = 9
+
 
 class SeekSlider(QSlider):
-    """A click goes to the place under the pointer, not one page towards it."""
+    """A click goes to the place under the pointer, not one page towards it. part_ms: what is marked on the groove."""
+
+    def __init__(self, theme: Theme) -> None:
+        super().__init__(Qt.Orientation.Horizontal)
+        self._theme = theme
+        self.part_ms: tuple[int | None, int | None] = (None, None)
+
+    def set_part(self, start_ms: int | None, end_ms: int | None) -> None:
+        """Mark a part; None: open on that side."""
+        if (start_ms, end_ms) != self.part_ms:
+            self.part_ms = (start_ms, end_ms)
+            self.update()
+
+    def x_of(self, value_ms: int) -> int:
+        """Where the middle of the handle is at that value."""
+        handle = self.style().pixelMetric(QStyle.PixelMetric.PM_SliderLength, None, self)
+        room = max(1, self.width() - handle)
+        return handle // 2 + QStyle.sliderPositionFromValue(self.minimum(), self.maximum(), value_ms, room)
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         """Jump there, then let the drag begin."""
@@ -28,6 +48,24 @@ class SeekSlider(QSlider):
                 )
             )
         super().mousePressEvent(event)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """The slider, and a bracket around the part."""
+        super().paintEvent(event)
+        start_ms, end_ms = self.part_ms
+        if start_ms is None and end_ms is None:
+            return
+        left = self.x_of(self.minimum() if start_ms is None else start_ms)
+        right = self.x_of(self.maximum() if end_ms is None else end_ms)
+        low = self.height() / 2 + FLAG_PX
+        painter = QPainter(self)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(self._theme.tokens.accent))
+        painter.drawRect(QRectF(left, low, max(2, right - left), 2))
+        for x, there in ((left, start_ms is not None), (right - 2, end_ms is not None)):
+            if there:
+                painter.drawRect(QRectF(x, low - 2 * FLAG_PX, 2, 2 * FLAG_PX))
+        painter.end()
 
 
 class TimelinePanel(QFrame):
@@ -49,13 +87,20 @@ class TimelinePanel(QFrame):
             label.setFont(_tabular(label.font()))
         self.duration.setProperty("tone", "muted")
         self.frame_number.setProperty("tone", "muted")
-        self.slider = SeekSlider(Qt.Orientation.Horizontal)
+        self.slider = SeekSlider(theme)
         self.slider.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.slider.setAccessibleName(self.tr("Position in the file"))
         self.slider.setSingleStep(1000)
         self.slider.setPageStep(5000)
         self.name = QLabel()
         self.name.setTextFormat(Qt.TextFormat.PlainText)
+        self.speed = self._speed_button()
+        self.loop = action_button(actions, "loop")
+        self.loop_menu = QMenu(self)
+        for name in ("point_in", "point_out", "clear_points"):
+            self.loop_menu.addAction(actions[name])
+        self.loop.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.loop.customContextMenuRequested.connect(lambda at: self.loop_menu.popup(self.loop.mapToGlobal(at)))
         self.fullscreen = action_button(actions, "fullscreen")
         self._lay_out()
         self.slider.valueChanged.connect(self._on_slider)
@@ -64,20 +109,22 @@ class TimelinePanel(QFrame):
     def refresh(self) -> None:
         """Follow the session."""
         state = self._session.state
-        playing = state.phase in (State.RUNNING, State.OPENING, State.RECONNECTING) and not state.ended
-        icon = "pause" if playing and state.has_source else "play"
-        if icon != self._icon:
-            self._icon = icon
-            self._theme.bind_icon(self._play, icon)
+        self._show_play_icon()
         source = state.source
+        seekable = source is not None and source.seekable
         with_time = source is not None and source.seekable and source.duration_s is not None
         for widget in (self.slider, self.duration):
             widget.setVisible(with_time)
+        for button in (self.speed, self.loop):
+            button.setVisible(seekable)
+        self.speed.setText(f"{state.speed:g}×")
+        self.speeds[min(SPEEDS, key=lambda speed: abs(speed - state.speed))].setChecked(True)
         self.name.setVisible(not with_time)
         self.name.setText("" if source is None else source.display_name)
         if with_time and source is not None and source.duration_s is not None:
             with QSignalBlocker(self.slider):
                 self.slider.setMaximum(round(1000 * source.duration_s))
+            self.slider.set_part(_ms(state.in_s, source), _ms(state.out_s, source))
             self.duration.setText(clock(source.duration_s))
         self.show_position()
 
@@ -96,6 +143,18 @@ class TimelinePanel(QFrame):
             with QSignalBlocker(self.slider):
                 self.slider.setValue(round(1000 * seconds))
 
+    def _show_play_icon(self) -> None:
+        state = self._session.state
+        playing = state.phase in (State.RUNNING, State.OPENING, State.RECONNECTING) and state.has_source
+        icon = "replay" if state.ended else "pause" if playing else "play"
+        if icon == self._icon:
+            return
+        self._icon = icon
+        self._theme.bind_icon(self._play, icon)
+        words = {"replay": self.tr("Play again"), "pause": self.tr("Pause"), "play": self.tr("Play")}[icon]
+        self.buttons["play"].setToolTip(f"{words} ({self._play.shortcut().toString()})")
+        self.buttons["play"].setAccessibleName(words)
+
     def _seconds(self, result: Result) -> float:
         source = self._session.state.source
         return result.frame.meta.pts_s - (source.start_s if source is not None else 0.0)
@@ -104,6 +163,23 @@ class TimelinePanel(QFrame):
         source = self._session.state.source
         if source is not None:
             self._session.seek(source.start_s + value_ms / 1000)
+
+    def _speed_button(self) -> QToolButton:
+        button = QToolButton()
+        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        button.setAccessibleName(self.tr("Speed"))
+        button.setToolTip(self.tr("Speed ([ slower, ] faster, Backspace real time)"))
+        menu, group = QMenu(button), QActionGroup(button)
+        self.speeds = {}
+        for speed in SPEEDS:
+            action = self.speeds[speed] = menu.addAction(f"{speed:g}×")
+            action.setCheckable(True)
+            action.triggered.connect(lambda _checked=False, speed=speed: self._session.set_speed(speed))
+            group.addAction(action)
+        button.setMenu(menu)
+        button.setMinimumWidth(button.fontMetrics().horizontalAdvance("0.25×") + 24)
+        return button
 
     def _lay_out(self) -> None:
         row = QHBoxLayout(self)
@@ -121,7 +197,14 @@ class TimelinePanel(QFrame):
         row.addSpacing(10)
         row.addWidget(self.frame_number)
         row.addSpacing(6)
+        row.addWidget(self.speed)
+        row.addWidget(self.loop)
         row.addWidget(self.fullscreen)
+
+
+def _ms(pts_s: float | None, source: SourceInfo) -> int | None:
+    """A time of the file as a value of the slider."""
+    return None if pts_s is None else round(1000 * (pts_s - source.start_s))
 
 
 def _tabular(font: QFont) -> QFont:
