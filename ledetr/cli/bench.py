@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,14 +27,15 @@ from ledetr.model.count import Count, count_paper
 
 # A 1080p camera frame: what "frame to boxes" starts from unless --frame says otherwise.
 FRAME_HW = (1080, 1920)
-_PACKAGES = ("ledetr", "torch", "openvino", "onnxruntime", "numpy", "opencv-python-headless")
+_PACKAGES = ("ledetr", "torch", "openvino", "onnxruntime", "transformers", "numpy", "opencv-python-headless")
 
 
 @dataclass(slots=True)
 class Series:
-    """Times of one model at one size, in milliseconds, one entry a run."""
+    """Times of one model at one size, in milliseconds, one entry a run. peer_params_m: of somebody else's network."""
 
     detector: Detector
+    peer_params_m: float | None = None
     infer_ms: list[float] = field(default_factory=list)
     frame_ms: list[float] = field(default_factory=list)
 
@@ -52,7 +53,9 @@ class Series:
 
     def row(self) -> dict[str, Any]:
         """median_ms, p95_ms and min_ms are the model alone: pixels in host memory to raw outputs in host memory."""
-        info, size = self.detector.info, _count(self.detector)
+        info = self.detector.info
+        size = _count(self.detector) if self.peer_params_m is None else None
+        params_m = self.peer_params_m if size is None else size.params_m
         height, width = info.input_hw
         return {
             "model": self.detector.model_id,
@@ -67,7 +70,7 @@ class Series:
             "min_ms": round(min(self.infer_ms), 3),
             "frame_to_boxes_ms": round(float(np.median(self.frame_ms)), 3),
             "frame_to_boxes_p95_ms": round(float(np.percentile(self.frame_ms, 95)), 3),
-            "params_m": None if size is None else round(size.params_m, 3),
+            "params_m": None if params_m is None else round(params_m, 3),
             "gflops": None if size is None else round(size.gflops, 2),
             "random_weights": self.detector.random_weights,
         }
@@ -87,6 +90,10 @@ def bench(
     random_weights: Annotated[
         bool,
         typer.Option("--random-weights", help="Time scales that have no weights; latency does not depend on them."),
+    ] = False,
+    peers: Annotated[
+        bool,
+        typer.Option("--peers", help="Time D-FINE and RT-DETRv2 of the same class too, and print the ratios."),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
@@ -114,11 +121,43 @@ def bench(
             for name in names
             for side in sides
         ]
+        if peers:
+            engine = {"backend": backend, "device": device, "precision": precision, "threads": threads}
+            all_series += [
+                Series(opened.enter_context(detector), params_m)
+                for detector, params_m in load_peers(all_series, **engine)
+            ]
         measure(all_series, runs=runs, warmup=warmup, quiet=quiet)
         rows = [series.row() for series in all_series]
+        add_ratios(rows)
         document.update(machine=describe_machine(), versions=describe_versions(), frame_hw=list(FRAME_HW), results=rows)
     if not json:
         _print_table(rows, describe_machine())
+
+
+def load_peers(ours: Sequence[Series], **engine: Any) -> Iterator[tuple[Detector, float]]:
+    """Every peer of these models at their sizes, each once."""
+    from ledetr.cli.peers import PEERS_OF, load_peer
+
+    wanted = {
+        (peer, series.detector.info.input_hw): None
+        for series in ours
+        for peer in PEERS_OF.get(series.detector.model_id, ())
+    }
+    if not wanted:
+        raise UsageError("--peers compares the scales n, m, l and x; other models have no peers")
+    for peer, input_hw in wanted:
+        yield load_peer(peer, input_hw, **engine)
+
+
+def add_ratios(rows: Sequence[dict[str, Any]]) -> None:
+    """ "ratio_to" of each row of ours: its median over that of each of its peers at the same size."""
+    from ledetr.cli.peers import PEERS_OF
+
+    medians = {(row["model"], str(row["imgsz"])): row["median_ms"] for row in rows}
+    for row in rows:
+        beside = {peer: medians.get((peer, str(row["imgsz"]))) for peer in PEERS_OF.get(row["model"], ())}
+        row["ratio_to"] = {peer: round(row["median_ms"] / ms, 3) for peer, ms in beside.items() if ms is not None}
 
 
 def measure(all_series: Sequence[Series], *, runs: int, warmup: int, quiet: bool = True) -> None:
@@ -194,11 +233,12 @@ def _side(word: str) -> int:
 def _print_table(rows: list[dict[str, Any]], machine: dict[str, Any]) -> None:
     title = f"{machine['processor']}, {machine['cores']} cores" + (f", {machine['gpu']}" if machine["gpu"] else "")
     table = Table(title=f"{title}; milliseconds at batch 1", title_justify="left")
-    for column in ("model", "engine", "input", "median", "p95", "least", "1080p frame to boxes"):
-        table.add_column(column, justify="left" if column in ("model", "engine") else "right")
+    for column in ("model", "engine", "input", "median", "p95", "least", "1080p frame to boxes", "beside peers"):
+        table.add_column(column, justify="left" if column in ("model", "engine", "beside peers") else "right")
     for row in rows:
         name = row["model"] + (" (random weights)" if row["random_weights"] else "")
         engine = f"{row['backend']} {row['device']} {row['precision']}"
         times = (row[key] for key in ("median_ms", "p95_ms", "min_ms", "frame_to_boxes_ms"))
-        table.add_row(name, engine, str(row["imgsz"]), *(f"{ms:.1f}" for ms in times))
+        ratios = ", ".join(f"{ratio:.2f} x {peer}" for peer, ratio in row["ratio_to"].items())
+        table.add_row(name, engine, str(row["imgsz"]), *(f"{ms:.1f}" for ms in times), ratios)
     Console().print(table)
