@@ -144,7 +144,11 @@ GOLDEN = {
     "starts off the millisecond": Golden(pts=range(3515, 90000, 3001), time_base=Fraction(1, 90000), sound_hz=[440],
                                          sound_start_s=0.50011),
     "ten bits": Golden(pix_fmt="yuv420p10le", colour=BT709),
+    "ten bits, HEVC": Golden(codec="libx265", options={"crf": "12", "x265-params": "log-level=error"}, colour=BT709,
+                             pix_fmt="yuv420p10le", sound_hz=[440]),
     "full range": Golden(colour=Colour(matrix=6, full_range=True, primaries=6, transfer=6)),
+    "full colour": Golden(pix_fmt="yuv444p", options={"crf": "12", "bf": "0"}),
+    "open groups of pictures": Golden(options={"crf": "18", "bf": "3", "g": "12", "x264-params": "open-gop=1"}),
     "untagged": Golden(colour=Colour()),
     "MPEG-TS": Golden(suffix=".ts", time_base=Fraction(1, 90000), pts=range(0, 50 * 3600, 3600)),
     "VP9 in WebM": Golden(codec="libvpx-vp9", options={"crf": "20", "b": "0", "cpu-used": "8"}, suffix=".webm",
@@ -226,6 +230,74 @@ def test_boxes_are_drawn_where_they_were_found(tmp_path: Path) -> None:
     assert np.abs(rgb[120, 1] - class_colour(0)).max() < 60  # the left edge of the person's box
     assert np.abs(rgb[60, 80] - (220, 20, 20)).max() < 14  # inside it
     assert np.abs(rgb[60, 240] - (20, 200, 20)).max() < 14  # the dog is below the threshold
+
+
+@pytest.mark.parametrize("left_deg", [0, 90, 180, 270])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_turned_clip_keeps_its_times_and_its_sound(tmp_path: Path, left_deg: int, mirrored: bool) -> None:
+    source = Golden(
+        pts=[0, 512, 700, 9000, 12800], turn=(left_deg, mirrored), options={"crf": "18", "bf": "2"}, sound_hz=[440]
+    ).make(tmp_path)
+    process_video(source, tmp_path / "out.mp4", TwoBoxes())
+    assert (
+        times_of(tmp_path / "out.mp4") == times_of(source) == [Fraction(n, 12800) for n in (0, 512, 700, 9000, 12800)]
+    )
+    assert sound_of(tmp_path / "out.mp4") == sound_of(source)
+
+
+def with_subtitles(folder: Path, lines: Sequence[tuple[float, str]]) -> Path:
+    """A golden clip with sound, and these lines as an SRT track, each shown for half a second."""
+    clip, words = Golden(sound_hz=[440]).make(folder), folder / "words.srt"
+    stamp = "00:00:0{:.3f}".format
+    blocks = [
+        f"{number}\n{stamp(at)} --> {stamp(at + 0.5)}\n{text}\n".replace(".", ",")
+        for number, (at, text) in enumerate(lines, 1)
+    ]
+    words.write_text("\n".join(blocks), encoding="utf-8")
+    path = folder / "subtitled.mkv"
+    with av.open(str(clip)) as pictures, av.open(str(words)) as text, av.open(str(path), "w") as output:
+        tracks = [(stream, output.add_stream_from_template(stream, opaque=True)) for stream in pictures.streams]
+        track = output.add_stream_from_template(text.streams[0], opaque=True)
+        track.metadata["language"] = "deu"
+        copies = {id(stream): copy for stream, copy in tracks} | {id(text.streams[0]): track}
+        packets = [packet for source in (pictures, text) for packet in source.demux() if packet.size]
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            packet.stream = copies[id(packet.stream)]
+            output.mux(packet)
+    return path
+
+
+def subtitles_of(path: Path) -> list[tuple[Fraction, Fraction, bytes]]:
+    """Start, length and words of every packet of the first track of subtitles."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(subtitles=0) if packet.size]
+        return [(p.pts * p.time_base, p.duration * p.time_base, bytes(p)) for p in packets]
+
+
+LINES = [(0.25, "Guten Tag"), (1.0, "Zwei Hunde: <i>drüben</i>")]
+
+
+def test_subtitles_are_copied_with_their_times_and_language(tmp_path: Path) -> None:
+    source = with_subtitles(tmp_path, LINES)
+    process_video(source, tmp_path / "out.mkv", TwoBoxes())
+    assert [text.decode() for _, _, text in subtitles_of(source)] == [text for _, text in LINES]
+    assert subtitles_of(tmp_path / "out.mkv") == subtitles_of(source)
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert [stream.language for stream in container.streams.subtitles] == ["deu"]
+
+
+def test_subtitles_that_do_not_fit_are_named_and_all_else_is_kept(tmp_path: Path) -> None:
+    source = with_subtitles(tmp_path, LINES)
+    report = process_video(source, tmp_path / "out.mp4", TwoBoxes())
+    assert report.notes == ("Track 2 (subtitle) is left out: .mp4 files cannot hold it.",)
+    (old,), (new,) = sound_of(source), sound_of(tmp_path / "out.mp4")
+    assert [packet for _, packet in new] == [packet for _, packet in old]
+    assert report.frames == 50 and times_of(tmp_path / "out.mp4") == times_of(source)
+
+
+def test_the_result_is_not_much_larger_than_the_source(clip: Any, tmp_path: Path) -> None:
+    source, target, _ = processed(clip, "person_dog_aac_bt709.mp4", tmp_path)
+    assert target.stat().st_size <= 1.5 * source.stat().st_size
 
 
 def test_a_start_before_zero_moves_all_tracks_alike(tmp_path: Path) -> None:
@@ -548,14 +620,59 @@ def test_a_real_phone_video_comes_out_upright(clip: Any, tmp_path: Path) -> None
     assert times_of(target) == times_of(source)
 
 
-@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="no ffprobe here, a second build of FFmpeg to ask")
-def test_another_build_reads_the_same_from_the_result(tmp_path: Path) -> None:
-    source = GOLDEN["film at 24000/1001"].make(tmp_path)
+needs_ffmpeg = pytest.mark.skipif(
+    not (shutil.which("ffmpeg") and shutil.which("ffprobe")), reason="no ffmpeg here, a second build to ask"
+)
+
+
+def run_ffmpeg(*words: str | Path) -> str:
+    command = ["ffmpeg", "-v", "error", "-nostdin", "-y", *map(str, words)]
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout
+
+
+def probed(path: Path, entries: str, tracks: str) -> Any:
+    command = ["ffprobe", "-v", "error", "-show_entries", entries, "-select_streams", tracks, "-of", "json", str(path)]
+    return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+
+
+# What the other build says of the pictures: times, tags and clock.
+PICTURE_ENTRIES = (
+    "frame=pts,media_type:stream=codec_type,color_space,color_range,color_primaries,color_transfer,time_base"
+)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", [name for name in GOLDEN if GOLDEN[name].suffix == ".mp4"])
+def test_another_build_reads_the_same_from_the_result(tmp_path: Path, name: str) -> None:
+    source = GOLDEN[name].make(tmp_path)
     process_video(source, tmp_path / "out.mp4", TwoBoxes())
+    assert probed(tmp_path / "out.mp4", PICTURE_ENTRIES, "v") == probed(source, PICTURE_ENTRIES, "v")
+    md5_of_sound = [run_ffmpeg("-i", path, "-map", "0:a?", "-c", "copy", "-f", "streamhash", "-")
+                    for path in (source, tmp_path / "out.mp4")] if GOLDEN[name].sound_hz else ["", ""]  # fmt: skip
+    assert md5_of_sound[0] == md5_of_sound[1]
+    assert run_ffmpeg("-xerror", "-i", tmp_path / "out.mp4", "-f", "null", "-") == ""  # decodes without a complaint
 
-    def probed(path: Path) -> Any:
-        entries = "frame=pts,media_type:stream=codec_type,codec_name,color_space,color_range,color_primaries,time_base"
-        command = ["ffprobe", "-v", "error", "-show_entries", entries, "-select_streams", "v", "-of", "json", path]
-        return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
-    assert probed(tmp_path / "out.mp4") == probed(source)
+@needs_ffmpeg
+def test_a_clip_that_begins_in_the_middle_of_a_group_keeps_what_players_show(tmp_path: Path) -> None:
+    """Cut without encoding: an edit list hides the pictures before the start, and sound begins before zero."""
+    made = Golden(options={"crf": "18", "bf": "2", "g": "25"}, sound_hz=[440]).make(tmp_path)
+    source = tmp_path / "cut.mp4"
+    run_ffmpeg("-ss", "0.52", "-i", made, "-c", "copy", source)
+    process_video(source, tmp_path / "out.mp4", TwoBoxes(), conf=0.95)
+
+    greys = [int(upright_rgb(frame)[80, 110, 0]) for frame in video_of(tmp_path / "out.mp4")]
+    assert np.abs(np.array(greys) - [40 + 4 * n for n in range(13, 50)]).max() <= 3
+    shown = [int(frame["pts"]) for frame in probed(source, "frame=pts", "v")["frames"]]
+    assert times_of(tmp_path / "out.mp4") == [Fraction(pts, 12800) for pts in shown]
+    (old,), (new,) = sound_of(source), sound_of(tmp_path / "out.mp4")
+    assert [packet for _, packet in new] == [packet for _, packet in old]
+
+
+@needs_ffmpeg
+def test_subtitles_of_an_mp4_stay_in_an_mp4(tmp_path: Path) -> None:
+    source = tmp_path / "subtitled.mp4"
+    run_ffmpeg("-i", with_subtitles(tmp_path, LINES), "-c", "copy", "-c:s", "mov_text", source)
+    process_video(source, tmp_path / "out.mp4", TwoBoxes())
+    assert any(b"Guten Tag" in text for _, _, text in subtitles_of(tmp_path / "out.mp4"))
+    assert subtitles_of(tmp_path / "out.mp4") == subtitles_of(source)
