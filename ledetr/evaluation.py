@@ -4,18 +4,16 @@ The figures are those of pycocotools. T thresholds of overlap, K categories, I p
 """
 
 import io
-import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ledetr.coco_file import Category, CocoSet, four_numbers, read_json, read_stored
+from ledetr.coco_file import Category, CocoSet, read_stored
 from ledetr.detections import Detections
 from ledetr.errors import SourceError
 
@@ -25,6 +23,8 @@ FIGURES = (
     "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
     "ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large",
 )  # fmt: skip
+RECALL_STEPS = np.linspace(0, 1, 101)
+CURVE_OVERLAPS = {"0.50": 0, "0.75": 5}  # a curve's name, and its place among COCO's ten overlaps
 _INTERVAL_PERCENT = (2.5, 97.5)
 _MOST_WEIGHTS_AT_ONCE = 20_000_000  # R x D of one step; 160 MB in float64
 
@@ -63,7 +63,11 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """figures: COCO's twelve in 0..1, None where no box falls under one. interval: 95 % of ap, by the bootstrap."""
+    """figures: COCO's twelve in 0..1, None where no box falls under one. interval: 95 % of ap, by the bootstrap.
+
+    curves: by overlap, as CURVE_OVERLAPS names them, the precision at each of RECALL_STEPS, mean over the classes;
+    empty where the data set has no box.
+    """
 
     figures: dict[str, float | None]
     classes: tuple[ClassScore, ...]
@@ -71,6 +75,7 @@ class Scores:
     boxes: int
     interval: tuple[float, float] | None = None
     notes: tuple[str, ...] = field(default=())
+    curves: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def ap(self) -> float | None:
@@ -78,7 +83,7 @@ class Scores:
         return self.figures["ap"]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: the figures at the top, then ap_interval, pictures, boxes, classes, notes."""
+        """Plain values: the figures at the top, then ap_interval, pictures, boxes, classes, notes, precision_recall."""
         return {
             **self.figures,
             "ap_interval": None if self.interval is None else list(self.interval),
@@ -89,22 +94,32 @@ class Scores:
                 for c in self.classes
             ],
             "notes": list(self.notes),
+            "precision_recall": {
+                "recall": [round(float(step), 2) for step in RECALL_STEPS],
+                "precision": {name: list(curve) for name, curve in self.curves.items()},
+            },
         }
 
 
 def detect_all(
-    detector: EvaluatedDetector, data: CocoSet, *, progress: Callable[[int], None] = lambda done: None
+    detector: EvaluatedDetector,
+    data: CocoSet,
+    *,
+    progress: Callable[[int], None] = lambda done: None,
+    timed: Callable[[Any], None] = lambda times: None,
 ) -> list[CocoRow]:
     """What the detector finds in every picture: no score floor, the 100 best of the classes the data set has.
 
+    progress: called with the number of pictures done. timed: called with the stage times of each picture.
     Raises SourceError for a picture that cannot be read, or where detector and data set share no class.
     """
     category_of = match_categories(detector, data.categories)
     rows: list[CocoRow] = []
     for done, picture in enumerate(data.pictures, start=1):
         rgb = read_stored(picture.path)
-        found, _ = detector.detect_frame(rgb, score_floor=0.0, max_detections=3 * DETECTIONS_PER_PICTURE)
+        found, times = detector.detect_frame(rgb, score_floor=0.0, max_detections=3 * DETECTIONS_PER_PICTURE)
         rows += _coco_rows(found, picture.image_id, category_of)
+        timed(times)
         progress(done)
     return rows
 
@@ -127,27 +142,13 @@ def match_categories(detector: EvaluatedDetector, categories: Sequence[Category]
     return np.array(matched, dtype=np.int64)
 
 
-def read_predictions(path: Path, data: CocoSet) -> list[CocoRow]:
-    """Detections from a COCO results file: a JSON list of image_id, category_id, bbox, score."""
-    content = read_json(path)
-    if not isinstance(content, list):
-        raise SourceError(f"{str(path)!r} is no COCO results file: its top level is no list of detections")
-    images = {picture.image_id for picture in data.pictures}
-    categories = {category.category_id for category in data.categories}
-    rows = [_checked_row(path, row, number) for number, row in enumerate(content)]
-    strange = next((row for row in rows if row.category_id not in categories), None)
-    if strange is not None:
-        raise SourceError(f"{str(path)!r} has the category {strange.category_id}, unknown to {str(data.path)!r}")
-    if rows and not any(row.image_id in images for row in rows):
-        raise SourceError(f"{str(path)!r} has no picture of {str(data.path)!r}: was it made for another data set?")
-    return [row for row in rows if row.image_id in images]
-
-
 def score(data: CocoSet, rows: Sequence[CocoRow], *, resamples: int = 1000, seed: int = 0) -> Scores:
     """COCO's figures of these detections; with resamples > 0 also the bootstrap interval of ap over pictures."""
-    if not data.pictures:
-        raise SourceError(f"{str(data.path)!r} has no pictures, so there is nothing to score")
-    evaluator = _evaluate(data, rows)
+    return scores_of(data, run_coco(data, rows), resamples=resamples, seed=seed)
+
+
+def scores_of(data: CocoSet, evaluator: COCOeval, *, resamples: int = 1000, seed: int = 0) -> Scores:
+    """The same of an evaluation that has already run."""
     stats = evaluator.stats.tolist()
     boxes = [truth for truth in data.truths if not truth.crowd]
     interval = None
@@ -161,6 +162,7 @@ def score(data: CocoSet, rows: Sequence[CocoRow], *, resamples: int = 1000, seed
         pictures=len(data.pictures),
         boxes=len(boxes),
         interval=interval,
+        curves=_curves(evaluator),
     )
 
 
@@ -237,11 +239,15 @@ def _category_ap(matches: _Matches, weights: np.ndarray, recall_steps: np.ndarra
         key = counted.tobytes()
         if key not in seen:
             seen[key] = np.cumsum(weight * counted, axis=1)
-        total += _interpolated(np.cumsum(weight[:, places], axis=1), seen[key][:, places], truths, recall_steps)
+        total += interpolated_precision(
+            np.cumsum(weight[:, places], axis=1), seen[key][:, places], truths, recall_steps
+        )
     return np.where(truths > 0, total / len(matches.hit), np.nan)
 
 
-def _interpolated(hits: np.ndarray, seen: np.ndarray, truths: np.ndarray, recall_steps: np.ndarray) -> np.ndarray:
+def interpolated_precision(
+    hits: np.ndarray, seen: np.ndarray, truths: np.ndarray, recall_steps: np.ndarray
+) -> np.ndarray:
     """(R,) mean over COCO's 101 recall steps of the best precision at or beyond each.
 
     hits, seen: (R, P) running sums of true and of all counted detections, at the P places of the true ones. Only
@@ -256,8 +262,10 @@ def _interpolated(hits: np.ndarray, seen: np.ndarray, truths: np.ndarray, recall
     return result
 
 
-def _evaluate(data: CocoSet, rows: Sequence[CocoRow]) -> COCOeval:
-    """pycocotools run to its end, silently."""
+def run_coco(data: CocoSet, rows: Sequence[CocoRow]) -> COCOeval:
+    """pycocotools run to its end, silently. Its ids of boxes and detections are their places here, counted from 1."""
+    if not data.pictures:
+        raise SourceError(f"{str(data.path)!r} has no pictures, so there is nothing to score")
     with redirect_stdout(io.StringIO()):
         evaluator = COCOeval(_coco(data, _truth_rows(data)), _coco(data, _detection_rows(rows)), "bbox")
         evaluator.params.imgIds = [picture.image_id for picture in data.pictures]
@@ -309,6 +317,14 @@ def _detection_rows(rows: Sequence[CocoRow]) -> list[dict[str, Any]]:
     ]
 
 
+def _curves(evaluator: COCOeval) -> dict[str, tuple[float, ...]]:
+    precision = evaluator.eval["precision"][:, :, :, 0, -1]  # (T, 101, K): all sizes, 100 detections
+    known = precision[..., (precision >= 0).any(axis=(0, 1))]
+    if not known.shape[-1]:
+        return {}
+    return {name: tuple(known[place].mean(axis=-1).tolist()) for name, place in CURVE_OVERLAPS.items()}
+
+
 def _per_class(data: CocoSet, evaluator: COCOeval) -> tuple[ClassScore, ...]:
     precision = evaluator.eval["precision"][:, :, :, 0, -1]  # (T, 101, K): all sizes, 100 detections
     boxes = dict.fromkeys((category.category_id for category in data.categories), 0)
@@ -332,18 +348,6 @@ def _coco_rows(found: Detections, image_id: int, category_of: np.ndarray) -> lis
         CocoRow(image_id, int(category_of[label]), (float(x), float(y), float(w), float(h)), confidence)
         for (x, y, w, h), (_, confidence, label) in zip(found.xywh, found, strict=True)
     ]
-
-
-def _checked_row(path: Path, row: Any, number: int) -> CocoRow:
-    bbox = four_numbers(row.get("bbox")) if isinstance(row, dict) else None
-    if bbox is None:
-        raise SourceError(f"{str(path)!r}: entry {number} has no bbox of four finite numbers")
-    value = row.get("score")
-    if type(row.get("image_id")) is not int or type(row.get("category_id")) is not int:
-        raise SourceError(f"{str(path)!r}: entry {number} lacks a whole number as image_id or category_id")
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise SourceError(f"{str(path)!r}: entry {number} has the score {value!r}, expected a finite number")
-    return CocoRow(row["image_id"], row["category_id"], bbox, float(value))
 
 
 def _figure(value: float) -> float | None:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 # To change the order, change this table in its own commit, with the reason.
 ORDER = (
     "errors labels paths files | frame boxes detections pictures | preprocess backends | decode | detector"
-    " | chain coco_file evaluation export | cli",
+    " | chain coco_file evaluation matching predictions confusion error_split evaluated report export | cli",
     "errors files | model | weights_info weights_file weights | backends | detector export | cli",
     "model | losses",
     "ledetr | ledetr_app | ledetr_app.ui | ledetr_app.__main__",

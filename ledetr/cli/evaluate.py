@@ -12,7 +12,8 @@ from ledetr.cli.one_document import one_document
 from ledetr.cli.progress import counted
 from ledetr.coco_file import read_coco
 from ledetr.detector import Detector
-from ledetr.evaluation import Scores, detect_all, read_predictions, score
+from ledetr.evaluation import Scores, detect_all, score
+from ledetr.predictions import read_predictions
 
 
 def evaluate(

@@ -16,13 +16,13 @@ from ledetr.detections import Detections
 from ledetr.errors import SourceError
 from ledetr.evaluation import (
     CocoRow,
-    _evaluate,
     detect_all,
     match_categories,
-    read_predictions,
+    run_coco,
     score,
     weighted_ap,
 )
+from ledetr.predictions import read_predictions
 
 # Both sides compute in double precision; only the order of sums differs.
 SAME = 1e-6
@@ -150,7 +150,7 @@ def moved(bbox: tuple[float, ...], rng: np.random.Generator) -> tuple[float, flo
 def test_weights_of_one_give_the_ap_of_pycocotools(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     boxes, rows = draw(np.random.default_rng(seed), 40)
     data = read_coco(write_set(tmp_path_factory.mktemp("set"), boxes, pictures=6))
-    evaluator = _evaluate(data, rows)
+    evaluator = run_coco(data, rows)
     expected = evaluator.stats[0]
     (ours,) = weighted_ap(evaluator, np.ones((1, 6)))
     assert ours == pytest.approx(expected, abs=SAME)
@@ -158,7 +158,7 @@ def test_weights_of_one_give_the_ap_of_pycocotools(seed: int, tmp_path_factory: 
 
 def test_weights_equal_a_set_in_which_pictures_really_are_repeated(tmp_path: Path) -> None:
     boxes, rows = draw(np.random.default_rng(3), 50)
-    evaluator = _evaluate(read_coco(write_set(tmp_path, boxes, pictures=6)), rows)
+    evaluator = run_coco(read_coco(write_set(tmp_path, boxes, pictures=6)), rows)
     rng = np.random.default_rng(0)
     for _ in range(8):
         drawn = rng.integers(1, 7, size=6)
@@ -279,7 +279,7 @@ def test_predictions_are_checked(tmp_path: Path) -> None:
     assert score(data, read_predictions(write([good]), data), resamples=0).ap == pytest.approx(1.0)
     assert read_predictions(write([]), data) == []
     for bad, words in [
-        ({}, "no list"),
+        ({}, "no labels file"),
         ([{**good, "bbox": [1, 2, 3]}], "entry 0 has no bbox"),
         ([{**good, "score": "high"}], "the score 'high'"),
         ([{**good, "category_id": 2}], "the category 2, unknown"),
