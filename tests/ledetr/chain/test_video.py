@@ -674,5 +674,6 @@ def test_subtitles_of_an_mp4_stay_in_an_mp4(tmp_path: Path) -> None:
     source = tmp_path / "subtitled.mp4"
     run_ffmpeg("-i", with_subtitles(tmp_path, LINES), "-c", "copy", "-c:s", "mov_text", source)
     process_video(source, tmp_path / "out.mp4", TwoBoxes())
-    assert any(b"Guten Tag" in text for _, _, text in subtitles_of(tmp_path / "out.mp4"))
-    assert subtitles_of(tmp_path / "out.mp4") == subtitles_of(source)
+    # The muxer fills the gaps between words with empty ones.
+    old, new = ([line for line in subtitles_of(path) if len(line[2]) > 2] for path in (source, tmp_path / "out.mp4"))
+    assert old == new and [text[2:11] for _, _, text in new] == [b"Guten Tag", b"Zwei Hund"]
