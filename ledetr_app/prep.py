@@ -14,17 +14,23 @@ import cv2
 import numpy as np
 
 from ledetr.chain.pipeline import Result
+from ledetr_app.viewport import View, place
+
+FIT = View()
+PIXELS_FROM_SCALE = 4.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
     """bgrx: (h, w, 4) uint8, blue green red and an unused byte: 32-bit RGB as a little-endian screen wants it.
 
-    result: the frame and its boxes the picture was made from. Sizes are device pixels.
+    result: the frame and its boxes the picture was made from. part_xyxy: the pixels of the frame that it shows.
+    Sizes are device pixels.
     """
 
     result: Result
     bgrx: np.ndarray
+    part_xyxy: tuple[int, int, int, int]
 
     @property
     def size_wh(self) -> tuple[int, int]:
@@ -32,21 +38,22 @@ class Picture:
         return self.bgrx.shape[1], self.bgrx.shape[0]
 
 
-def fitted_size(source_wh: tuple[int, int], room_wh: tuple[int, int]) -> tuple[int, int]:
-    """Largest size with the source's aspect ratio inside the room, at least 1 x 1."""
-    (source_w, source_h), (room_w, room_h) = source_wh, room_wh
-    if source_w * room_h > source_h * room_w:
-        return max(1, room_w), max(1, round(source_h * room_w / source_w))
-    return max(1, round(source_w * room_h / source_h)), max(1, room_h)
-
-
-def prepare(result: Result, room_wh: tuple[int, int]) -> Picture:
-    """The result's frame scaled into room_wh device pixels, as 32-bit RGB."""
+def prepare(result: Result, room_wh: tuple[int, int], view: View = FIT) -> Picture:
+    """What is seen of the result's frame in a room of room_wh device pixels, scaled, as 32-bit RGB."""
     rgb = result.frame.rgb
-    size_wh = fitted_size((rgb.shape[1], rgb.shape[0]), room_wh)
-    smaller = size_wh[0] < rgb.shape[1]
-    scaled = cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-    return Picture(result, cv2.cvtColor(scaled, cv2.COLOR_RGB2BGRA))
+    placed = place(view, (rgb.shape[1], rgb.shape[0]), room_wh)
+    x0, y0, x1, y1 = placed.visible()
+    scale_x, scale_y = placed.scale_xy
+    size_wh = max(1, round((x1 - x0) * scale_x)), max(1, round((y1 - y0) * scale_y))
+    scaled = cv2.resize(rgb[y0:y1, x0:x1], size_wh, interpolation=_interpolation(scale_x))
+    return Picture(result, cv2.cvtColor(scaled, cv2.COLOR_RGB2BGRA), (x0, y0, x1, y1))
+
+
+def _interpolation(scale: float) -> int:
+    """Who looks this closely wants to see the pixels."""
+    if scale >= PIXELS_FROM_SCALE:
+        return cv2.INTER_NEAREST
+    return cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
 
 
 class DisplayPrep:
@@ -56,6 +63,7 @@ class DisplayPrep:
         self._latest = latest
         self._on_ready = on_ready
         self._room_wh = (960, 540)
+        self._view = FIT
         self._wake = threading.Event()
         self._closing = False
         self.picture: Picture | None = None
@@ -73,6 +81,12 @@ class DisplayPrep:
             self._room_wh = (width_px, height_px)
             self.poke()
 
+    def set_view(self, view: View) -> None:
+        """Another part of the picture is looked at."""
+        if view != self._view:
+            self._view = view
+            self.poke()
+
     def close(self, timeout_s: float = 2.0) -> bool:
         """End the thread; False when it did not end in time."""
         self._closing = True
@@ -81,21 +95,21 @@ class DisplayPrep:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        done: tuple[Result, tuple[int, int]] | None = None
+        done: tuple[Result, tuple[int, int], View] | None = None
         while True:
             self._wake.wait()
             self._wake.clear()
             if self._closing:
                 return
-            result, room_wh = self._latest(), self._room_wh
+            result, room_wh, view = self._latest(), self._room_wh, self._view
             if result is None:
                 if self.picture is not None:
                     self.picture, done = None, None
                     self._on_ready()
                 continue
-            if done is not None and done[0] is result and done[1] == room_wh:
+            if done is not None and done[0] is result and done[1:] == (room_wh, view):
                 continue
-            self.picture = prepare(result, room_wh)
+            self.picture = prepare(result, room_wh, view)
             self.prepared += 1
-            done = (result, room_wh)
+            done = (result, room_wh, view)
             self._on_ready()

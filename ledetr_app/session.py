@@ -21,7 +21,7 @@ import ledetr
 from ledetr.chain.camera import list_cameras
 from ledetr.chain.clock import Clock, MonotonicClock
 from ledetr.chain.meters import MeterSnapshot
-from ledetr.chain.overlay import RANDOM_WEIGHTS, Mark, marks_of, notice_mark
+from ledetr.chain.overlay import RANDOM_WEIGHTS, Mark, Pen, marks_of, notice_mark
 from ledetr.chain.pipeline import (
     Eof,
     Event,
@@ -38,21 +38,34 @@ from ledetr.chain.pipeline import (
     Stopped,
 )
 from ledetr.chain.recording import RecordingStatus
-from ledetr.chain.sources import FolderSpec, ImageSpec, ListSpec, SourceSpec, UrlSpec, VideoSpec, mask_url, parse_source
+from ledetr.chain.sources import (
+    FolderSpec,
+    ImageSpec,
+    ListSpec,
+    SourceInfo,
+    SourceSpec,
+    UrlSpec,
+    VideoSpec,
+    mask_url,
+    parse_source,
+)
 from ledetr.detections import Detections
 from ledetr.errors import LeDetrError
 from ledetr.weights_file import find_weights, search_folders
 from ledetr_app.model_loader import ModelLoader, NoWeightsHere
 from ledetr_app.pictures import output_path, save_snapshot
 from ledetr_app.seeking import Seeks
+from ledetr_app.selection import Selection, follow, select
 from ledetr_app.settings import MAX_RECENTS, LoadedSettings, Settings, load_settings, save_settings
 from ledetr_app.state import Loss, Problem, RunningModel, SessionState, Toast
+from ledetr_app.viewport import View
 from ledetr_app.worker import Worker
 
 log = logging.getLogger("ledetr_app")
 
 CONF_RANGE = (0.05, 0.95)
 SPEEDS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0)
+LINE_WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0)
 STOP_LIMIT_S = 5.0
 
 
@@ -89,6 +102,7 @@ class Session:
         self._closed = False
         self._detector: FrameDetector | None = None
         self._shown: Result | None = None
+        self._selection: Selection | None = None
         self.state = _initial_state(loaded)
         self.pipeline = Pipeline(None, clock=self.clock, on_result=self._on_result, on_event=self._on_event)
         self._control = Worker("session", self.report)
@@ -227,6 +241,44 @@ class Session:
         changes = {"boxes": boxes, "labels": labels, "scores": scores}
         self._change(**{name: value for name, value in changes.items() if value is not None})
 
+    def set_line_weight(self, weight: float) -> None:
+        """Thinner or thicker lines, 0.5 to 3 times the usual."""
+        self._change(line_weight=min(max(weight, LINE_WEIGHTS[0]), LINE_WEIGHTS[-1]))
+
+    def set_class_conf(self, name: str, conf: float | None) -> None:
+        """A threshold for one class alone, kept within 0.05..0.95; None: that of all."""
+        others = {other: value for other, value in self.state.class_conf.items() if other != name}
+        own = {} if conf is None else {name: round(min(max(conf, CONF_RANGE[0]), CONF_RANGE[1]), 2)}
+        self._change(class_conf=others | own)
+
+    def clear_class_confs(self) -> None:
+        """One threshold for all classes."""
+        self._change(class_conf={})
+
+    def set_view(self, view: View) -> None:
+        """Look at another part of the picture, or at all of it."""
+        self._change(view=view)
+
+    def select_at(self, x: float, y: float) -> None:
+        """Select the box at this point of the picture that is shown; none where there is none."""
+        shown = self._shown
+        visible = self.state.boxes and shown is not None
+        self._selection = select(shown, self.state.class_filter.mask(shown.detections), x, y) if visible else None
+        self.on_change()
+
+    def clear_selection(self) -> None:
+        """No box is selected."""
+        self._selection = None
+        self.on_change()
+
+    @property
+    def selected(self) -> Detections | None:
+        """One row: the selected box as it is in the picture that is shown; None where none is, or it is not seen."""
+        selection = self._selection
+        if selection is None or selection.found is None or not self.state.boxes:
+            return None
+        return selection.found if self.state.class_filter.mask(selection.found)[0] else None
+
     def set_theme(self, theme: str) -> None:
         """ "system", "light" or "dark"."""
         self._change(theme=theme)
@@ -235,24 +287,27 @@ class Session:
         """Unfold or fold the class list."""
         self._change(side_panel=shown)
 
-    def marks(self, result: Result, size_hw: tuple[int, int] | None = None) -> list[Mark]:
+    def marks(
+        self, result: Result, size_hw: tuple[int, int] | None = None, fitted_hw: tuple[int, int] | None = None
+    ) -> list[Mark]:
         """What is drawn over that result with the present choices.
 
         size_hw: of the picture as it is drawn on, by default in its own pixels. A small picture that is shown large
-        gets lines and letters for the large one.
+        gets lines and letters for the large one. fitted_hw: the size that these are right for, where it is another.
         """
         state, meta = self.state, result.frame.meta
         if not state.boxes:
             return []
         height, width = size_hw or (meta.height, meta.width)
+        seen = self.seen(result)
         scale_xy = np.array([width / meta.width, height / meta.height], np.float32)
         return marks_of(
-            replace(result.detections, xyxy=result.detections.xyxy * np.tile(scale_xy, 2)),
-            conf=state.conf,
-            class_ids=self.shown_class_ids(result),
+            replace(seen, xyxy=seen.xyxy * np.tile(scale_xy, 2)),
+            conf=0.0,
             labels=state.labels,
             scores=state.scores,
             size_hw=(height, width),
+            pen=Pen.of(fitted_hw or (height, width), weight=state.line_weight),
         )
 
     def marks_to_keep(self, result: Result) -> list[Mark]:
@@ -269,16 +324,9 @@ class Session:
         running = self.state.running
         return running is not None and running.random_weights
 
-    def shown_class_ids(self, result: Result) -> list[int] | None:
-        """The chosen classes in the numbering of the model that found this result; None: all."""
-        shown = self.state.shown_classes
-        if shown is None:
-            return None
-        return [i for i, name in enumerate(result.detections.class_names) if name in shown]
-
     def seen(self, result: Result) -> Detections:
-        """Its detections that pass the score threshold and the class filter."""
-        return result.detections.filter(conf=self.state.conf, class_ids=self.shown_class_ids(result))
+        """Its detections that pass the thresholds and the class filter."""
+        return result.detections[self.state.class_filter.mask(result.detections)]
 
     # Output
 
@@ -290,7 +338,11 @@ class Session:
             return
         marks = self.marks_to_keep(result) if boxes else []
         name, seen = self._source_name(), self.seen(result)
-        in_force = {"conf": self.state.conf, "random_weights": self.has_random_weights}
+        in_force = {
+            "conf": self.state.conf,
+            "class_conf": dict(self.state.class_conf),
+            "random_weights": self.has_random_weights,
+        }
         self._files.submit(lambda: self._save_snapshot(name, result, seen, marks, in_force))
 
     def toggle_recording(self) -> None:
@@ -314,6 +366,10 @@ class Session:
 
     def set_shown(self, result: Result | None) -> None:
         """The window turns to this result: position, counts, snapshots and steps are about it from now on."""
+        if result is None:
+            self._selection = None
+        elif self._selection is not None and result is not self._shown:
+            self._selection = follow(self._selection, result, self.state.class_filter.mask(result.detections))
         self._shown = result
 
     def painted(self, result: Result) -> None:
@@ -504,7 +560,7 @@ class Session:
             self._seeks.over(forget=not isinstance(event, Eof))
         match event:
             case Opened(info):
-                self._change(source=info, opening="", loss=None, ended=False, in_s=None, out_s=None, loop=False)
+                self._on_opened(info)
             case Eof():
                 self._change(ended=True)
             case Stalled():
@@ -524,6 +580,9 @@ class Session:
                 self._change(source=None, loss=None, ended=False)
         self._sync()
         self.on_result()
+
+    def _on_opened(self, info: SourceInfo) -> None:
+        self._change(source=info, opening="", loss=None, ended=False, in_s=None, out_s=None, loop=False, view=View())
 
     def _on_recording_ended(self, path: Path | None, error: LeDetrError | None) -> None:
         self._change(recording=None)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ledetr.chain.pipeline import FrameDetector, State
 from ledetr.chain.sources import SourceInfo
+from ledetr_app.class_filter import ClassFilter
+from ledetr_app.viewport import View
 
 DEFAULT_CONF = 0.5
 
@@ -76,7 +78,8 @@ class SessionState:
     speed: of files, 1.0 is real time. in_s, out_s: the part of the file that matters, pts_s of its first and last
     frame; None = from the start, to the end. loop: it is played again and again.
     own_conf: the user's threshold; None = the model's.
-    shown_classes: names; None = all. recording: the file being written.
+    shown_classes: names; None = all. class_conf: thresholds of single classes, by name. line_weight: of the boxes'
+    lines, 1.0 as usual. view: which part of the picture is seen. recording: the file being written.
     cameras: what opens each, and its name; None = not looked for yet.
     """
 
@@ -95,9 +98,12 @@ class SessionState:
     loop: bool = False
     own_conf: float | None = None
     shown_classes: frozenset[str] | None = None
+    class_conf: Mapping[str, float] = field(default_factory=dict)
     boxes: bool = True
     labels: bool = True
     scores: bool = True
+    line_weight: float = 1.0
+    view: View = field(default_factory=View)
     recording: Path | None = None
     recents: tuple[str, ...] = ()
     cameras: tuple[tuple[str, str], ...] | None = None
@@ -114,6 +120,11 @@ class SessionState:
         if self.running is not None and self.running.score_threshold is not None:
             return min(max(self.running.score_threshold, 0.05), 0.95)
         return DEFAULT_CONF
+
+    @property
+    def class_filter(self) -> ClassFilter:
+        """Which boxes are seen."""
+        return ClassFilter(self.conf, self.class_conf, self.shown_classes)
 
     @property
     def has_source(self) -> bool:

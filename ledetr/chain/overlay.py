@@ -88,6 +88,19 @@ def font_px(size_hw: tuple[int, int]) -> int:
     return max(13, round(0.0115 * float(np.hypot(*size_hw))))
 
 
+@dataclass(frozen=True, slots=True)
+class Pen:
+    """How wide the lines and how large the letters are, in pixels of the picture that is drawn on."""
+
+    line_px: int
+    font_px: int
+
+    @classmethod
+    def of(cls, size_hw: tuple[int, int], *, weight: float = 1.0) -> Pen:
+        """Right for a picture of this size. weight: of the lines, 1.0 as usual."""
+        return cls(max(1, round(weight * line_px(size_hw))), font_px(size_hw))
+
+
 def marks_of(
     detections: Detections,
     *,
@@ -97,21 +110,24 @@ def marks_of(
     scores: bool = True,
     notice: str | None = None,
     size_hw: tuple[int, int],
+    pen: Pen | None = None,
 ) -> list[Mark]:
     """What to draw for one picture of size_hw, in drawing order: boxes first, then labels, the best score last.
 
     conf, class_ids: which detections are shown. labels, scores: whether a tile with the name, and in it the score.
-    notice: a warning for the corner, drawn over all, such as RANDOM_WEIGHTS.
+    notice: a warning for the corner, drawn over all, such as RANDOM_WEIGHTS. pen: by default right for size_hw; a
+    picture that is shown larger than its room needs that of the room.
     """
+    pen = pen or Pen.of(size_hw)
     shown = detections.filter(conf=conf, class_ids=class_ids)
     boxes: list[Mark] = []
     tiles: list[LabelMark] = []
     for box_xyxy, score, class_id in shown:
-        box = _box_mark(box_xyxy, class_colour(class_id), size_hw)
+        box = _box_mark(box_xyxy, class_colour(class_id), size_hw, pen)
         boxes.append(box)
         if labels:
             text = shown.class_name(class_id) + (f" {score:.2f}" if scores else "")
-            tile = _box_label(text, box, size_hw, tiles)
+            tile = _box_label(text, box, size_hw, tiles, pen)
             tiles += [] if tile is None else [tile]
     warning = None if notice is None else notice_mark(notice, size_hw)
     return boxes[::-1] + tiles[::-1] + ([] if warning is None else [warning])
@@ -139,24 +155,26 @@ class Style:
 def notice_mark(text: str, size_hw: tuple[int, int]) -> LabelMark | None:
     """A warning in the upper left corner, such as "random weights"; None where the picture is too small for any."""
     gap = 2 * line_px(size_hw)
-    return _label(text, (gap, gap), _NOTICE, _WHITE, size_hw)
+    return _label(text, (gap, gap), _NOTICE, _WHITE, size_hw, font_px(size_hw))
 
 
-def _box_mark(box_xyxy: np.ndarray, colour_rgb: Rgb, size_hw: tuple[int, int]) -> BoxMark:
+def _box_mark(box_xyxy: np.ndarray, colour_rgb: Rgb, size_hw: tuple[int, int], pen: Pen) -> BoxMark:
     """The line moved inwards where it would be cut by the picture's edge."""
     height, width = size_hw
-    width_px = line_px(size_hw)
-    half = width_px / 2
+    half = pen.line_px / 2
     low = np.clip(box_xyxy[:2], half, [max(half, width - half), max(half, height - half)])
     high = np.clip(box_xyxy[2:], half, [max(half, width - half), max(half, height - half)])
-    return BoxMark((float(low[0]), float(low[1]), float(high[0]), float(high[1])), colour_rgb, width_px)
+    return BoxMark((float(low[0]), float(low[1]), float(high[0]), float(high[1])), colour_rgb, pen.line_px)
 
 
-def _box_label(text: str, box: BoxMark, size_hw: tuple[int, int], placed: Sequence[LabelMark]) -> LabelMark | None:
+def _box_label(
+    text: str, box: BoxMark, size_hw: tuple[int, int], placed: Sequence[LabelMark], pen: Pen
+) -> LabelMark | None:
     """The label of a box: on its upper edge, inside it where there is no room above, or hanging from its lower edge
     where the label of a better box is in the way."""
     half = box.line_px / 2
-    tile = _label(text, (round(box.xyxy[0] - half), 0), box.colour_rgb, _text_on(box.colour_rgb), size_hw)
+    at_xy = round(box.xyxy[0] - half), 0
+    tile = _label(text, at_xy, box.colour_rgb, _text_on(box.colour_rgb), size_hw, pen.font_px)
     if tile is None:
         return None
     tile_height = tile.tile_xyxy[3]
@@ -173,11 +191,10 @@ def _overlap(a: LabelMark, b: LabelMark) -> bool:
 
 
 def _label(
-    text: str, at_xy: tuple[int, int], colour_rgb: Rgb, text_rgb: Rgb, size_hw: tuple[int, int]
+    text: str, at_xy: tuple[int, int], colour_rgb: Rgb, text_rgb: Rgb, size_hw: tuple[int, int], size_px: int
 ) -> LabelMark | None:
     """A tile at a place, moved, and made smaller, so that all of it lies in the picture; None if it can not."""
     height, width = size_hw
-    size_px = font_px(size_hw)
     while size_px >= _SMALLEST_FONT_PX:
         tile_width, tile_height, inset, ascent = _tile_size(text, size_px)
         if tile_width <= width and tile_height <= height:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from functools import cache
 
 from PySide6.QtCore import QPointF, QRectF, Qt
-from PySide6.QtGui import QColor, QFont, QFontDatabase, QPainter, QPen
+from PySide6.QtGui import QColor, QFont, QFontDatabase, QPainter, QPainterPath, QPen
 
 from ledetr.chain.overlay import BoxMark, LabelMark, Mark, font_file
 
 _RIM = QColor(16, 18, 22)
+_SELECTED = QColor(255, 255, 255)
+_CORNER_GAP = 5.0
 
 
 def paint_marks(painter: QPainter, marks: Sequence[Mark]) -> None:
@@ -21,6 +23,27 @@ def paint_marks(painter: QPainter, marks: Sequence[Mark]) -> None:
             _paint_box(painter, mark)
         else:
             _paint_label(painter, mark)
+
+
+def paint_selection(painter: QPainter, rect: QRectF) -> None:
+    """Bright corners on dark ones around a box, so that neither colour nor ground hides which one is meant."""
+    outer = rect.adjusted(-_CORNER_GAP, -_CORNER_GAP, _CORNER_GAP, _CORNER_GAP)
+    arm = max(6.0, min(24.0, outer.width() / 3, outer.height() / 3))
+    path = QPainterPath()
+    for x, y, dx, dy in (
+        (outer.left(), outer.top(), arm, arm),
+        (outer.right(), outer.top(), -arm, arm),
+        (outer.right(), outer.bottom(), -arm, -arm),
+        (outer.left(), outer.bottom(), arm, -arm),
+    ):
+        path.moveTo(x + dx, y)
+        path.lineTo(x, y)
+        path.lineTo(x, y + dy)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    painter.setBrush(Qt.BrushStyle.NoBrush)
+    for colour, width in ((_RIM, 7.0), (_SELECTED, 3.5)):
+        painter.setPen(QPen(colour, width, Qt.PenStyle.SolidLine, Qt.PenCapStyle.RoundCap, Qt.PenJoinStyle.RoundJoin))
+        painter.drawPath(path)
 
 
 def _paint_box(painter: QPainter, mark: BoxMark) -> None:

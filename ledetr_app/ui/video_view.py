@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PySide6.QtCore import QElapsedTimer, QRectF, QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QColor, QImage, QMouseEvent, QPainter, QPaintEvent, QPen, QResizeEvent
-from PySide6.QtWidgets import QSizePolicy, QWidget
+from PySide6.QtCore import QElapsedTimer, QPointF, QRectF, QSize, Qt, QTimer, Signal
+from PySide6.QtGui import QColor, QImage, QMouseEvent, QPainter, QPaintEvent, QPen, QResizeEvent, QWheelEvent
+from PySide6.QtWidgets import QApplication, QSizePolicy, QWidget
 
 from ledetr.chain.pipeline import State
-from ledetr_app.prep import DisplayPrep, Picture, fitted_size
+from ledetr_app.prep import DisplayPrep, Picture
 from ledetr_app.session import Session
-from ledetr_app.ui.marks import paint_marks
+from ledetr_app.ui.marks import paint_marks, paint_selection
 from ledetr_app.ui.theme import Theme
+from ledetr_app.viewport import ZOOM_STEP, Placed, View, panned, place, zoomed
 
 OPENING_AFTER_MS = 300
 
@@ -34,6 +35,8 @@ class VideoView(QWidget):
         self._picture: Picture | None = None
         self._image: QImage | None = None
         self._opening = QElapsedTimer()
+        self._pressed: QPointF | None = None
+        self._dragged: QPointF | None = None
         self.drop_welcome = False
         self.words: list[str] = []  # what was last written over the picture
         self._ticks = QTimer(self)
@@ -53,8 +56,24 @@ class VideoView(QWidget):
             self._picture = picture
             self._image = None if picture is None else _image_of(picture)
             self._session.set_shown(None if picture is None else picture.result)
+        self._prep.set_view(self._session.state.view)
         self._watch_opening()
         self.update()
+
+    def zoom_by(self, factor: float, at: QPointF | None = None) -> None:
+        """Larger or smaller; the point at (logical pixels, by default the middle) stays where it is."""
+        placed = self._placed()
+        if placed is not None:
+            ratio = self.devicePixelRatioF()
+            at = at or QRectF(self.rect()).center()
+            at_px = (at.x() * ratio, at.y() * ratio)
+            self._set_view(zoomed(self._session.state.view, factor, at_px, placed.source_wh, placed.room_wh))
+
+    def zoom_to(self, zoom: float) -> None:
+        """So many screen pixels per pixel of the picture."""
+        placed = self._placed()
+        if placed is not None:
+            self.zoom_by(zoom / placed.scale_xy[0])
 
     def set_drop_welcome(self, welcome: bool) -> None:
         """Something that can be opened hovers over the window."""
@@ -76,14 +95,11 @@ class VideoView(QWidget):
 
     @property
     def picture_rect(self) -> QRectF:
-        """Where the picture is, in logical pixels, on whole device pixels."""
-        if self._picture is None:
+        """Where the whole picture is, in logical pixels, on whole device pixels; it may reach out of the view."""
+        placed = self._placed()
+        if placed is None:
             return QRectF()
-        ratio = self.devicePixelRatioF()
-        room_w, room_h = self._room()
-        frame = self._picture.result.frame.meta
-        width, height = fitted_size((frame.width, frame.height), (room_w, room_h))
-        return QRectF((room_w - width) // 2 / ratio, (room_h - height) // 2 / ratio, width / ratio, height / ratio)
+        return self._rect_of(placed, (0, 0, *placed.source_wh))
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Ground, picture, marks, then what there is to say."""
@@ -111,14 +127,71 @@ class VideoView(QWidget):
         if event.button() == Qt.MouseButton.LeftButton:
             self.double_clicked.emit()
 
+    def wheelEvent(self, event: QWheelEvent) -> None:
+        """With Ctrl: zoom at the pointer."""
+        if event.modifiers() & Qt.KeyboardModifier.ControlModifier:
+            self.zoom_by(ZOOM_STEP ** (event.angleDelta().y() / 120), event.position())
+            event.accept()
+        else:
+            event.ignore()
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        """A click or a drag begins."""
+        self._pressed = event.position() if event.button() == Qt.MouseButton.LeftButton else None
+        self._dragged = None
+
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:
+        """A drag moves a picture that is larger than its room."""
+        placed = self._placed()
+        if self._pressed is None or placed is None or not placed.can_pan:
+            event.ignore()  # the window wants to know that the pointer moved
+            return
+        far = (event.position() - self._pressed).manhattanLength() >= QApplication.startDragDistance()
+        if self._dragged is None and not far:
+            return
+        by = (event.position() - (self._dragged or self._pressed)) * self.devicePixelRatioF()
+        self._dragged = event.position()
+        self.setCursor(Qt.CursorShape.ClosedHandCursor)
+        self._set_view(panned(self._session.state.view, (by.x(), by.y()), placed.source_wh, placed.room_wh))
+
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
+        """The end of a drag, or a click: select the box under it."""
+        placed, pressed, dragged = self._placed(), self._pressed, self._dragged
+        self._pressed = self._dragged = None
+        if dragged is not None:
+            self.unsetCursor()
+        elif pressed is not None and placed is not None:
+            ratio = self.devicePixelRatioF()
+            self._session.select_at(*placed.to_source(pressed.x() * ratio, pressed.y() * ratio))
+
+    def _set_view(self, view: View) -> None:
+        self._session.set_view(view)
+        self._prep.set_view(view)
+        self.update()
+
+    def _placed(self) -> Placed | None:
+        """Where the picture that is shown lies; None when there is none."""
+        if self._picture is None:
+            return None
+        meta = self._picture.result.frame.meta
+        return place(self._session.state.view, (meta.width, meta.height), self._room())
+
+    def _rect_of(self, placed: Placed, part_xyxy: tuple[float, float, float, float]) -> QRectF:
+        """Where a part of the picture is, in logical pixels."""
+        ratio, (scale_x, scale_y) = self.devicePixelRatioF(), placed.scale_xy
+        x0, y0, x1, y1 = part_xyxy
+        left, top = placed.origin_xy[0] + x0 * scale_x, placed.origin_xy[1] + y0 * scale_y
+        return QRectF(left / ratio, top / ratio, (x1 - x0) * scale_x / ratio, (y1 - y0) * scale_y / ratio)
+
     def _room(self) -> tuple[int, int]:
         ratio = self.devicePixelRatioF()
         return max(1, round(self.width() * ratio)), max(1, round(self.height() * ratio))
 
     def _paint_picture(self, painter: QPainter, picture: Picture, image: QImage) -> None:
-        target = self.picture_rect
+        target, placed = self.picture_rect, self._placed()
+        assert placed is not None  # there is a picture
         painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
-        painter.drawImage(target, image)
+        painter.drawImage(self._rect_of(placed, picture.part_xyxy), image)
         if self._session.state.loss is not None:
             painter.fillRect(target, QColor(0, 0, 0, 150))
             return  # boxes of long ago say nothing about now
@@ -126,8 +199,13 @@ class VideoView(QWidget):
         painter.setClipRect(target)
         painter.translate(target.topLeft())
         size_hw = (max(1, round(target.height())), max(1, round(target.width())))
-        paint_marks(painter, self._session.marks(picture.result, size_hw))
+        fitted = place(View(), placed.source_wh, (self.width(), self.height())).size_wh
+        paint_marks(painter, self._session.marks(picture.result, size_hw, fitted[::-1]))
         painter.restore()
+        selected = self._session.selected
+        if selected is not None:
+            x0, y0, x1, y1 = (float(value) for value in selected.xyxy[0])
+            paint_selection(painter, self._rect_of(placed, (x0, y0, x1, y1)))
 
     def _paint_words(self, painter: QPainter) -> None:
         self.words.clear()
@@ -143,7 +221,7 @@ class VideoView(QWidget):
             self._paint_chip(painter, self.tr("Opening {name} …").format(name=state.opening), self.rect().center().y())
         if self._picture is None:
             return
-        top, t = int(self.picture_rect.top()) + 30, self._theme.tokens
+        top, t = max(0, int(self.picture_rect.top())) + 30, self._theme.tokens
         if state.running is not None and state.running.random_weights:
             words = self.tr("Random weights: these boxes mean nothing")
             self._paint_chip(painter, words, top, t.notice_ground, t.notice_text)

@@ -36,6 +36,7 @@ from ledetr_app.ui.shortcuts import Actions, Command, FocusKeys
 from ledetr_app.ui.theme import Theme
 from ledetr_app.ui.toast import ToastBox
 from ledetr_app.ui.video_view import VideoView
+from ledetr_app.viewport import ZOOM_STEP, View
 
 MINIMUM_SIZE = (960, 600)
 FIRST_SIZE = (1280, 800)
@@ -108,10 +109,11 @@ class Window(QMainWindow):
         self._pointer.start()
 
     def leave_fullscreen(self) -> None:
-        """Esc: out of fullscreen; also folds what lies over the picture."""
+        """Esc: out of fullscreen; also folds what lies over the picture, and no box is selected any more."""
         self.address.fold()
         self.keys_sheet.hide()
         self.about_sheet.hide()
+        self.session.clear_selection()
         if not self.isFullScreen():
             return
         self.menuBar().show()
@@ -172,6 +174,10 @@ class Window(QMainWindow):
             Command("open_camera", self.tr("Camera"), (), "camera", lambda: session.open_source("camera:0")),
             Command("open_sample", self.tr("Sample clip"), (), "play", self._open_sample),
             Command("fullscreen", self.tr("Fullscreen"), ("F", "F11"), "fullscreen", self.toggle_fullscreen),
+            Command("zoom_in", self.tr("Larger"), ("+", "=", "Ctrl++"), "", lambda: self.view.zoom_by(ZOOM_STEP)),
+            Command("zoom_out", self.tr("Smaller"), ("-", "Ctrl+-"), "", lambda: self.view.zoom_by(1 / ZOOM_STEP)),
+            Command("zoom_fit", self.tr("Fit the window"), ("0", "Ctrl+0"), "", lambda: session.set_view(View())),
+            Command("zoom_full", self.tr("100 %"), ("Ctrl+1",), "", lambda: self.view.zoom_to(1.0)),
             Command("leave_fullscreen", self.tr("Leave fullscreen"), ("Esc",), "", self.leave_fullscreen),
             Command("keys", self.tr("Keyboard shortcuts"), ("?", "F1"), "", lambda: self.keys_sheet.toggle()),
             Command("about", self.tr("About Le-DETR"), (), "", lambda: self.about_sheet.toggle()),
@@ -266,8 +272,8 @@ class Window(QMainWindow):
                                 "on_60", "back_60", "to_start", "to_end", None, "point_in", "point_out", "clear_points",
                                 "loop", None, "slower", "faster", "real_time"]),
             (self.tr("&Model"), ["model_n", "model_m", "model_l", "model_x", None, "score_up", "score_down"]),
-            (self.tr("&View"), ["boxes", "labels", "scores", "side_panel", None, "theme_system", "theme_light",
-                                "theme_dark", None, "fullscreen"]),
+            (self.tr("&View"), ["boxes", "labels", "scores", "side_panel", None, "zoom_in", "zoom_out", "zoom_fit",
+                                "zoom_full", None, "theme_system", "theme_light", "theme_dark", None, "fullscreen"]),
             (self.tr("&Help"), ["keys", "about"]),
         ]  # fmt: skip
         for title, names in contents:
@@ -292,6 +298,7 @@ class Window(QMainWindow):
             self.view.refresh()
             self.timeline.show_position()
             self.classes.show_counts()
+            self.stats.show_selection()
             return
         self.refresh()
 

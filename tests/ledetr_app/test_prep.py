@@ -2,44 +2,17 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ledetr.chain.pipeline import Result
 from ledetr.detections import Detections
 from ledetr.frame import Frame, FrameMeta
-from ledetr_app.prep import DisplayPrep, fitted_size, prepare
+from ledetr_app.prep import DisplayPrep, prepare
+from ledetr_app.viewport import View
 
 
 def result_of(rgb):
     meta = FrameMeta("s", 0, 0, 0, Fraction(1, 30), 0, rgb.shape[1], rgb.shape[0])
     return Result(Frame(meta, rgb), Detections.empty())
-
-
-@pytest.mark.parametrize(
-    ("source", "room", "fitted"),
-    [
-        ((1920, 1080), (960, 540), (960, 540)),
-        ((1920, 1080), (960, 800), (960, 540)),
-        ((1920, 1080), (2000, 540), (960, 540)),
-        ((100, 400), (400, 400), (100, 400)),
-        ((4096, 1), (100, 100), (100, 1)),
-        ((1, 4096), (100, 100), (1, 100)),
-    ],
-)
-def test_fitted_size_by_hand(source, room, fitted):
-    assert fitted_size(source, room) == fitted
-
-
-sides = st.integers(1, 5000)
-
-
-@given(sides, sides, sides, sides)
-def test_fits_in_the_room_and_touches_it(source_w, source_h, room_w, room_h):
-    width, height = fitted_size((source_w, source_h), (room_w, room_h))
-    assert 1 <= width <= room_w
-    assert 1 <= height <= room_h
-    assert width == room_w or height == room_h
 
 
 def test_prepared_pixels_are_blue_green_red_in_screen_size():
@@ -57,6 +30,20 @@ def test_same_size_keeps_every_pixel():
     assert np.array_equal(prepare(result_of(rgb), (57, 33)).bgrx[..., 2::-1], rgb)
 
 
+@pytest.mark.parametrize(
+    ("zoom", "part", "size"),
+    [(1.0, (14, 8, 44, 24), (30, 16)), (4.0, (25, 14, 33, 18), (32, 16)), (2.0, (21, 12, 37, 20), (32, 16))],
+)
+def test_zoomed_pictures_have_the_pixels_of_their_part_only(zoom, part, size):
+    rgb = np.random.default_rng(0).integers(0, 256, (32, 58, 3), np.uint8)
+    picture = prepare(result_of(rgb), (30, 16), View(zoom))
+    x0, y0, x1, y1 = part
+    assert (picture.part_xyxy, picture.size_wh) == (part, size)
+    if zoom != 2.0:  # as they are, or each as a square; in between they are smoothed
+        squares = np.kron(rgb[y0:y1, x0:x1], np.ones((int(zoom), int(zoom), 1), np.uint8))
+        assert np.array_equal(picture.bgrx[..., 2::-1], squares)
+
+
 def test_takes_the_newest_at_the_newest_size(wait_for):
     newest = [None]
     ready = []
@@ -68,6 +55,8 @@ def test_takes_the_newest_at_the_newest_size(wait_for):
         prep.set_room(40, 80)
         wait_for(lambda: prep.picture.size_wh == (40, 20))
         assert prep.picture.result is newest[0]
+        prep.set_view(View(2.0))
+        wait_for(lambda: prep.picture.part_xyxy == (10, 0, 30, 20))
         count = prep.prepared
         prep.poke()  # nothing is newer: nothing is done
         newest[0] = None

@@ -4,13 +4,22 @@ import itertools
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
-from PySide6.QtGui import QColor, QDragEnterEvent, QDropEvent, QGuiApplication, QKeySequence
+from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QUrl
+from PySide6.QtGui import (
+    QColor,
+    QDragEnterEvent,
+    QDropEvent,
+    QGuiApplication,
+    QKeySequence,
+    QMouseEvent,
+    QWheelEvent,
+)
 from PySide6.QtWidgets import QAbstractButton, QAbstractSlider, QFileDialog, QLabel, QLineEdit, QListWidget
 
 from ledetr.chain.pipeline import State
 from ledetr_app.state import Loss, Problem, Toast
 from ledetr_app.ui.theme import DARK, LIGHT
+from ledetr_app.viewport import View
 
 PATTERN = "test:320x240p30"
 
@@ -308,6 +317,115 @@ def test_the_sheet_of_keys(qtbot, window, key):
     assert "Space" in words
     press(qtbot, window, "Esc")
     assert not window.keys_sheet.isVisible()
+
+
+# Zoom, pan and selection
+
+
+def _wheel(window, at, steps, modifiers=Qt.KeyboardModifier.ControlModifier):
+    delta, none = QPoint(0, 120 * steps), Qt.MouseButton.NoButton
+    place = window.view.mapToGlobal(at)
+    window.view.wheelEvent(
+        QWheelEvent(at, QPointF(place), QPoint(), delta, none, modifiers, Qt.ScrollPhase.NoScrollPhase, False)
+    )
+
+
+def test_ctrl_and_wheel_zoom_at_the_pointer(qtbot, playing, session):
+    rect = playing.view.picture_rect
+    at = rect.center() + QPointF(100, 20)
+    _wheel(playing, at, 3)
+    assert session.state.view.zoom == pytest.approx(rect.width() / 320 * 1.25**3)
+    zoomed = playing.view.picture_rect
+    there = (at.x() - rect.left()) / rect.width()
+    assert (at.x() - zoomed.left()) / zoomed.width() == pytest.approx(there, abs=1e-3)
+    qtbot.waitUntil(lambda: playing.bridge.prep.picture.part_xyxy != (0, 0, 320, 240))
+    _wheel(playing, at, -3)
+    assert session.state.view == View()
+    _wheel(playing, at, 3, Qt.KeyboardModifier.NoModifier)
+    assert session.state.view == View()
+
+
+@pytest.mark.parametrize(("key", "factor"), [("+", 1.25), ("=", 1.25), ("Ctrl++", 1.25), ("-", 0.8), ("Ctrl+-", 0.8)])
+def test_plus_and_minus_zoom(qtbot, playing, session, key, factor):
+    fit = playing.view.picture_rect.width() / 320
+    press(qtbot, playing, key)
+    assert session.state.view.zoom == pytest.approx(fit * factor)
+    press(qtbot, playing, "0")
+    assert session.state.view == View()
+
+
+def test_full_size_has_each_pixel_once(qtbot, playing, session):
+    session.pause()
+    qtbot.waitUntil(lambda: session.state.phase is State.PAUSED)
+    session.show(boxes=False)
+    press(qtbot, playing, "Ctrl+1")
+    assert session.state.view.zoom == 1.0
+    qtbot.waitUntil(lambda: playing.view._picture.size_wh == (320, 240))
+    image = playing.view.grab(playing.view.picture_rect.toRect()).toImage()
+    rgb = session.shown.frame.rgb
+    for x, y in ((0, 0), (319, 239), (160, 120), (31, 77)):
+        colour = image.pixelColor(x, y)
+        assert (colour.red(), colour.green(), colour.blue()) == tuple(rgb[y, x])
+    press(qtbot, playing, "Ctrl+0")
+    assert session.state.view == View()
+
+
+def test_drag_pans_and_selects_nothing(qtbot, playing, session):
+    playing.view.zoom_by(4.0)
+    before = playing.view.picture_rect.topLeft()
+    middle = playing.view.rect().center()
+    qtbot.mousePress(playing.view, Qt.MouseButton.LeftButton, pos=middle)
+    for x in range(0, 61, 20):
+        _move(playing.view, middle + QPoint(x, -x // 2))
+    qtbot.mouseRelease(playing.view, Qt.MouseButton.LeftButton, pos=middle + QPoint(60, -30))
+    moved = playing.view.picture_rect.topLeft() - before
+    assert (moved.x(), moved.y()) == pytest.approx((60, -30), abs=2)
+    assert session.selected is None
+
+
+def _move(view, at):
+    left, none = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    view.mouseMoveEvent(
+        QMouseEvent(QEvent.Type.MouseMove, QPointF(at), QPointF(view.mapToGlobal(at)), left, left, none)
+    )
+
+
+def test_a_new_source_is_seen_as_a_whole(qtbot, playing, session, clip):
+    session.set_view(View(8.0))
+    session.open_source(clip)
+    qtbot.waitUntil(lambda: session.state.source is not None and session.state.source.display_name == "clip.mp4")
+    assert session.state.view == View()
+
+
+@pytest.mark.parametrize("zoom", [1.0, 4.0])
+def test_click_selects_the_box_under_it_and_the_bar_describes_it(qtbot, playing, session, zoom):
+    session.pause()
+    qtbot.waitUntil(lambda: session.state.phase is State.PAUSED)
+    playing.view.zoom_by(zoom)
+    before = _grab(playing)
+    rect = playing.view.picture_rect
+    where = QPointF(rect.left() + 150 / 320 * rect.width(), rect.top() + 110 / 240 * rect.height())
+    qtbot.mouseClick(playing.view, Qt.MouseButton.LeftButton, pos=where.toPoint())
+    assert session.selected.names == ["dog"]
+    qtbot.waitUntil(lambda: playing.stats.selected.text() == "dog 0.60 · 120 × 140 px")
+    qtbot.waitUntil(lambda: _grab(playing) != before)
+    session.set_conf(0.65)  # a box that is not seen is not selected
+    qtbot.waitUntil(lambda: playing.stats.selected.text() == "")
+    session.set_conf(0.5)
+    qtbot.waitUntil(lambda: playing.stats.selected.text().startswith("dog"))
+    press(qtbot, playing, "Esc")
+    assert session.selected is None
+    qtbot.waitUntil(lambda: playing.stats.selected.text() == "")
+
+
+def test_a_selected_box_stays_selected_while_it_plays(qtbot, playing, session):
+    session.select_at(30, 30)
+    number = session.shown.number
+    qtbot.waitUntil(lambda: session.shown.number > number + 5)
+    assert session.selected.names == ["person"]
+    session.stop()
+    qtbot.waitUntil(lambda: session.shown is None)
+    assert session.selected is None
 
 
 def test_every_command_with_a_key_is_in_a_menu_or_does_the_same_as_one(window):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from PySide6.QtCore import QSignalBlocker, Qt
 from PySide6.QtWidgets import (
@@ -84,7 +86,9 @@ class ClassPanel(QFrame):
         result = self._session.shown
         if not self.isVisible() or result is None or result.detections.class_names != self._names:
             return
-        strong = result.detections.filter(conf=self._session.state.conf)
+        # What a class has, whether it is shown or not, so that one sees what a tick would bring.
+        every_class = replace(self._session.state.class_filter, shown=None)
+        strong = result.detections[every_class.mask(result.detections)]
         ids, numbers = np.unique(strong.class_id, return_counts=True)
         counts = {self._names[i]: int(n) for i, n in zip(ids, numbers, strict=True)}
         if counts == self._counts:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QStatusBar, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QStatusBar, QWidget
 
 from ledetr.chain.pipeline import State
 from ledetr_app.session import Session
+from ledetr_app.ui.text import tip
 
 REFRESH_MS = 500
 
@@ -23,6 +24,9 @@ class StatsPanel(QStatusBar):
         self.mode.setAccessibleName(self.tr("Mode"))
         self.random = _label("randomChip")
         self.random.setText(self.tr("random weights"))
+        self.selected = _label("readout")
+        self.selected.setAccessibleName(self.tr("Selected box"))
+        self.selected.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.model = _label("readout")
         self.model.setAccessibleName(self.tr("Model, device, precision"))
         self.readouts = {name: _label("readout") for name in ("fps", "age", "dropped")}
@@ -44,7 +48,7 @@ class StatsPanel(QStatusBar):
             row.addWidget(name)
             row.addWidget(readout)
             row.addSpacing(14)
-        row.addStretch(1)
+        row.addWidget(self.selected, 1)
         row.addWidget(self.random)
         row.addWidget(self.model)
         self.addWidget(holder, 1)
@@ -73,9 +77,24 @@ class StatsPanel(QStatusBar):
         else:
             name = running.model_id.upper() if len(running.model_id) == 1 else running.model_id
             self.model.setText(f"{name} · {running.engine} · {running.device} · {running.precision}")
+        self.show_selection()
         if self._session.state.has_source != self._counting:
             self._counting = not self._counting
             self.refresh_numbers()
+
+    def show_selection(self) -> None:
+        """Follow the picture on the screen."""
+        selected = self._session.selected
+        words = ""
+        if selected is not None:
+            x0, y0, x1, y1 = (round(float(value)) for value in selected.xyxy[0])
+            score = float(selected.confidence[0])
+            words = self.tr("{name} {score:.2f} · {width} × {height} px").format(
+                name=selected.names[0], score=score, width=x1 - x0, height=y1 - y0
+            )
+        if words != self.selected.text():
+            self.selected.setText(words)
+            self.selected.setToolTip(tip(words) if words else "")
 
     def refresh_numbers(self) -> None:
         """Take the meters as they are now."""
