@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -57,11 +57,16 @@ def read_picture(path: Path, *, upright: bool = True) -> np.ndarray:
     transparency is left out. Raises SourceError.
     """
     check_regular_file(path)
-    name = printable(path.name)
+    return decode_picture(path, path.name, upright=upright)
+
+
+def decode_picture(source: Path | IO[bytes], name: str, *, upright: bool = True) -> np.ndarray:
+    """As read_picture, of a file or of an open stream; the name is what messages call it."""
+    name = printable(name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands in its place
-            with Image.open(path, formats=_FORMATS) as image:
+            with Image.open(source, formats=_FORMATS) as image:
                 _check_size(image, f"Cannot open {name!r}: it")
                 return _rgb(ImageOps.exif_transpose(image) if upright else image)
     except UnidentifiedImageError:

@@ -30,6 +30,7 @@ from ledetr.model.backbone import freeze_norms
 from ledetr.model.config import ModelConfig
 from ledetr.model.ledetr import LeDetr, build_model
 from ledetr.weights import load_model
+from training.backbone_file import load_backbone
 from training.checkpoint import Checkpoints, Snapshot
 from training.config import TrainConfig, differing_fields
 from training.data.collate import Batch, Samples, batches, size_of_step
@@ -80,6 +81,8 @@ class Job:
     """Weights file to start from; None: random values."""
     imagenet_trunk: bool = False
     """Without weights to start from: give N's trunk the ImageNet weights of EfficientNet-Lite0."""
+    backbone: Path | None = None
+    """Without weights to start from: a file of training.pretrain for the trunk."""
     device: str = "cpu"
     precision: Precision = "fp32"
     processes: int = 1
@@ -114,6 +117,8 @@ def starting_model(job: Job) -> tuple[LeDetr, HeadMatch | None]:
         model = build_model(job.model)
         if job.imagenet_trunk and job.model.backbone.kind == "lite":
             load_lite0(model.backbone)  # type: ignore[arg-type]  # of this kind, as was just tested
+        if job.backbone is not None:
+            load_backbone(job.backbone, model.backbone, job.model)
         return model, None
     loaded, info = load_model(job.start)
     model, match = with_classes(loaded, info.class_names, job.train.class_names)
@@ -130,7 +135,7 @@ def train(rank: int, job: Job) -> Outcome:
         torch.set_num_threads(job.threads)
     team = join_team(job.device, rank=rank, world=job.processes, meeting=job.folder / "meeting")
     try:
-        with _stop_on_signals() as stop:
+        with stop_on_signals() as stop:
             return _train(team, job, stop)
     finally:
         leave_team(team)
@@ -218,8 +223,8 @@ class Run:
             return 0
         snapshot = self.checkpoints.load()
         self._refuse_another_run(snapshot.extra)
-        self.model.load_state_dict(_below(snapshot.weights, "model/"))
-        self.ema.load_tensors(_below(snapshot.weights, "ema/"))
+        self.model.load_state_dict(below(snapshot.weights, "model/"))
+        self.ema.load_tensors(below(snapshot.weights, "ema/"))
         restore_moments(self.optimizer, self.groups, dict(snapshot.moments))
         self.guard.reload_statistics()
         if self.team.first:
@@ -358,16 +363,17 @@ def best_model(job: Job) -> tuple[LeDetr, int]:
     checkpoints = Checkpoints(job.folder / "checkpoints")
     snapshot = checkpoints.load("best" if checkpoints.best() is not None else "last")
     model = build_model(job.model)
-    model.load_state_dict(_below(snapshot.weights, f"ema/{snapshot.extra['best_average']}/"))
+    model.load_state_dict(below(snapshot.weights, f"ema/{snapshot.extra['best_average']}/"))
     return model.eval(), snapshot.step
 
 
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with the prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
+def stop_on_signals() -> Iterator[threading.Event]:
     """Set by Ctrl-C or a polite kill; a second one acts as it would without us."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():

