@@ -287,6 +287,10 @@ class Session:
         """Unfold or fold the class list."""
         self._change(side_panel=shown)
 
+    def set_stats(self, shown: bool) -> None:
+        """The numbers of the meters over the picture, or not."""
+        self._change(stats=shown)
+
     def marks(
         self, result: Result, size_hw: tuple[int, int] | None = None, fitted_hw: tuple[int, int] | None = None
     ) -> list[Mark]:
@@ -499,6 +503,8 @@ class Session:
                 model=state.running.choice if state.running is not None else self.settings.model,
                 conf=state.own_conf,
                 class_names=names,
+                class_conf=dict(state.class_conf),
+                line_weight=state.line_weight,
                 boxes=state.boxes,
                 labels=state.labels,
                 scores=state.scores,
@@ -652,6 +658,8 @@ def _initial_state(loaded: LoadedSettings) -> SessionState:
         model=settings.model,
         own_conf=settings.conf,
         shown_classes=None if settings.class_names is None else frozenset(settings.class_names),
+        class_conf=settings.class_conf,
+        line_weight=settings.line_weight,
         boxes=settings.boxes,
         labels=settings.labels,
         scores=settings.scores,

@@ -16,6 +16,7 @@ from ledetr.files import whole_file
 SCHEMA_VERSION = 1
 THEMES = ("system", "light", "dark")
 MAX_RECENTS = 15
+MAX_CLASSES = 100_000
 MAX_FILE_BYTES = 1 << 20
 
 
@@ -23,7 +24,8 @@ MAX_FILE_BYTES = 1 << 20
 class Settings:
     """Every field has a default, so an empty file is a valid file.
 
-    conf: score threshold 0.05..0.95; None = the model's own. class_names: shown classes; None = all. theme: "system",
+    conf: score threshold 0.05..0.95; None = the model's own. class_names: shown classes; None = all.
+    class_conf: thresholds of single classes. line_weight: 0.5..3 times the usual. theme: "system",
     "light" or "dark". geometry: x, y, width, height of the window in logical pixels. recents: newest first.
     """
 
@@ -31,9 +33,11 @@ class Settings:
     model: str = "n"
     conf: float | None = None
     class_names: tuple[str, ...] | None = None
+    class_conf: dict[str, float] = field(default_factory=dict)
     boxes: bool = True
     labels: bool = True
     scores: bool = True
+    line_weight: float = 1.0
     side_panel: bool = False
     theme: str = "system"
     geometry: tuple[int, int, int, int] | None = None
@@ -149,6 +153,19 @@ def _conf(value: Any) -> float | None:
     return float(value)
 
 
+def _class_conf(value: Any) -> dict[str, float]:
+    if not isinstance(value, dict) or len(value) > MAX_CLASSES:
+        raise TypeError
+    checked = {_text(name): _conf(conf) for name, conf in value.items()}
+    return {name: conf for name, conf in checked.items() if conf is not None}
+
+
+def _line_weight(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.5 <= value <= 3:
+        raise ValueError
+    return float(value)
+
+
 def _geometry(value: Any) -> tuple[int, int, int, int] | None:
     if value is None:
         return None
@@ -161,10 +178,12 @@ def _geometry(value: Any) -> tuple[int, int, int, int] | None:
 _READERS: dict[str, Callable[[Any], Any]] = {
     "model": _text,
     "conf": _conf,
-    "class_names": lambda value: None if value is None else _texts(value, 100_000),
+    "class_names": lambda value: None if value is None else _texts(value, MAX_CLASSES),
+    "class_conf": _class_conf,
     "boxes": _boolean,
     "labels": _boolean,
     "scores": _boolean,
+    "line_weight": _line_weight,
     "side_panel": _boolean,
     "theme": _theme,
     "geometry": _geometry,

@@ -79,7 +79,8 @@ class SessionState:
     frame; None = from the start, to the end. loop: it is played again and again.
     own_conf: the user's threshold; None = the model's.
     shown_classes: names; None = all. class_conf: thresholds of single classes, by name. line_weight: of the boxes'
-    lines, 1.0 as usual. view: which part of the picture is seen. recording: the file being written.
+    lines, 1.0 as usual. view: which part of the picture is seen. stats: the meters stand over it.
+    recording: the file being written.
     cameras: what opens each, and its name; None = not looked for yet.
     """
 
@@ -109,6 +110,7 @@ class SessionState:
     cameras: tuple[tuple[str, str], ...] | None = None
     theme: str = "system"
     side_panel: bool = False
+    stats: bool = False
     problem: Problem | None = None
     toast: Toast | None = None
 

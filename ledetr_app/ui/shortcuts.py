@@ -11,7 +11,7 @@ from PySide6.QtGui import QAction, QActionGroup, QKeyEvent, QKeySequence
 from PySide6.QtWidgets import QAbstractButton, QAbstractItemView, QAbstractSlider, QApplication, QWidget
 
 from ledetr import SCALES
-from ledetr_app.session import Session
+from ledetr_app.session import LINE_WEIGHTS, Session
 from ledetr_app.settings import THEMES
 from ledetr_app.ui.theme import Theme
 
@@ -34,11 +34,12 @@ class Actions:
     def __init__(self, session: Session, theme: Theme, window: QWidget) -> None:
         self._session = session
         self._actions: dict[str, QAction] = {}
-        self._group = QActionGroup(window)
         for command in [*_source_commands(session), *_player_commands(session), *_model_commands(session)]:
             self.add(command, theme, window)
-        for choice in THEMES:
-            self._group.addAction(self[f"theme_{choice}"])
+        for names in ([f"theme_{c}" for c in THEMES], [f"line_{w:g}" for w in LINE_WEIGHTS]):
+            group = QActionGroup(window)  # a click on the one that is chosen does not uncheck it
+            for name in names:
+                group.addAction(self[name])
         self.refresh()
 
     def add(self, command: Command, theme: Theme, window: QWidget) -> QAction:
@@ -67,6 +68,9 @@ class Actions:
         self["boxes"].setChecked(state.boxes)
         self["labels"].setChecked(state.labels)
         self["scores"].setChecked(state.scores)
+        self["stats"].setChecked(state.stats)
+        for weight in LINE_WEIGHTS:
+            self[f"line_{weight:g}"].setChecked(state.line_weight == weight)
         self["side_panel"].setChecked(state.side_panel)
         self["loop"].setChecked(state.loop)
         self["record"].setChecked(state.recording is not None)
@@ -174,6 +178,17 @@ def _model_commands(session: Session) -> list[Command]:
     ]
     names = {"system": _tr("Like the system"), "light": _tr("Light"), "dark": _tr("Dark")}
     themes = [Command(f"theme_{c}", names[c], (), "", partial(session.set_theme, c), checkable=True) for c in THEMES]
+    lines = [
+        Command(
+            f"line_{weight:g}",
+            _tr("Lines {weight:g}×").format(weight=weight),
+            (),
+            "",
+            partial(session.set_line_weight, weight),
+            checkable=True,
+        )
+        for weight in LINE_WEIGHTS
+    ]
     return [
         *models,
         *themes,
@@ -182,6 +197,8 @@ def _model_commands(session: Session) -> list[Command]:
         Command("boxes", _tr("Boxes"), ("B",), "boxes", lambda: session.show(boxes=not session.state.boxes), True),
         Command("labels", _tr("Labels"), ("L",), "labels", lambda: session.show(labels=not session.state.labels), True),
         Command("scores", _tr("Scores"), (), "", lambda: session.show(scores=not session.state.scores), True),
+        Command("stats", _tr("Numbers"), ("I",), "", lambda: session.set_stats(not session.state.stats), True),
+        *lines,
         Command(
             "side_panel",
             _tr("Class list"),

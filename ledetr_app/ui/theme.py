@@ -295,6 +295,8 @@ def style_sheet(t: Tokens) -> str:
     #errorBar *[tone="error"] {{ color: {t.error_text}; }}
     #errorBar *[tone="notice"] {{ color: {t.notice_text}; }}
     #errorBar QToolButton:hover {{ background: rgba(127, 127, 127, 60); }}
+    #statsOverlay {{ background: rgba(12, 15, 20, 215); border-radius: 10px; }}
+    #statsOverlay QLabel {{ color: #e2e8f0; }}
     #toast {{ background: {t.text}; border-radius: 10px; }}
     #toast QLabel, #toast QPushButton {{ color: {t.window}; }}
     #toast QPushButton {{ font-weight: 600; border: 1px solid {t.muted}; }}

@@ -15,11 +15,11 @@ from PySide6.QtGui import (
     QMouseEvent,
     QResizeEvent,
 )
-from PySide6.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QMainWindow, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QMainWindow, QMenu, QVBoxLayout, QWidget
 
 import ledetr
 from ledetr_app.resources import sample_clip
-from ledetr_app.session import Session
+from ledetr_app.session import LINE_WEIGHTS, Session
 from ledetr_app.ui.address import AddressBar
 from ledetr_app.ui.bridge import Bridge
 from ledetr_app.ui.empty import EmptyState
@@ -33,6 +33,7 @@ from ledetr_app.ui.panels.stats import StatsPanel
 from ledetr_app.ui.panels.timeline import TimelinePanel
 from ledetr_app.ui.sheet import Sheet
 from ledetr_app.ui.shortcuts import Actions, Command, FocusKeys
+from ledetr_app.ui.stats_overlay import StatsOverlay
 from ledetr_app.ui.theme import Theme
 from ledetr_app.ui.toast import ToastBox
 from ledetr_app.ui.video_view import VideoView
@@ -210,6 +211,7 @@ class Window(QMainWindow):
         self.timeline = TimelinePanel(session, theme, actions)
         self.stats = StatsPanel(session)
         self.toast = ToastBox(session, self.view)
+        self.stats_overlay = StatsOverlay(session, self.view)
         self.keys_sheet = Sheet(self.tr("Keyboard shortcuts"), theme, self.view, columns=2)
         self.about_sheet = Sheet(self.tr("About Le-DETR"), theme, self.view)
         self.about_sheet.fill([
@@ -228,6 +230,7 @@ class Window(QMainWindow):
             self.classes,
             self.timeline,
             self.stats,
+            self.stats_overlay,
             self.toast,
         )
 
@@ -272,24 +275,35 @@ class Window(QMainWindow):
                                 "on_60", "back_60", "to_start", "to_end", None, "point_in", "point_out", "clear_points",
                                 "loop", None, "slower", "faster", "real_time"]),
             (self.tr("&Model"), ["model_n", "model_m", "model_l", "model_x", None, "score_up", "score_down"]),
-            (self.tr("&View"), ["boxes", "labels", "scores", "side_panel", None, "zoom_in", "zoom_out", "zoom_fit",
-                                "zoom_full", None, "theme_system", "theme_light", "theme_dark", None, "fullscreen"]),
+            (self.tr("&View"), ["boxes", "labels", "scores", "lines", "stats", "side_panel", None,
+                                "zoom_in", "zoom_out", "zoom_fit", "zoom_full", None,
+                                "theme_system", "theme_light", "theme_dark", None, "fullscreen"]),
             (self.tr("&Help"), ["keys", "about"]),
         ]  # fmt: skip
+        submenus = {"lines": self._menu_of(self.tr("Line width"), [f"line_{weight:g}" for weight in LINE_WEIGHTS])}
         for title, names in contents:
             menu = bar.addMenu(title)
             for name in names:
                 if name is None:
                     menu.addSeparator()
+                elif name in submenus:
+                    menu.addMenu(submenus[name])
                 else:
                     menu.addAction(a[name])
-        in_order = [a[name] for _, names in contents for name in names if name is not None] + [a["leave_fullscreen"]]
+        single = [name for _, names in contents for name in names if name is not None and name not in submenus]
+        in_order = [a[name] for name in single] + [a["leave_fullscreen"]]
         self.keys_sheet.fill([
             (action.text().rstrip("…"), ", ".join(key.toString() for key in action.shortcuts()))
             for action in in_order
             if action.shortcuts()
         ])  # fmt: skip
         bar.insertMenu(bar.actions()[1], self.source.menu_of_sources)
+
+    def _menu_of(self, title: str, names: list[str]) -> QMenu:
+        menu = QMenu(title, self)
+        for name in names:
+            menu.addAction(self.actions_by_name[name])
+        return menu
 
     # Slots
 

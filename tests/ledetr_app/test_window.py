@@ -14,10 +14,20 @@ from PySide6.QtGui import (
     QMouseEvent,
     QWheelEvent,
 )
-from PySide6.QtWidgets import QAbstractButton, QAbstractSlider, QFileDialog, QLabel, QLineEdit, QListWidget
+from PySide6.QtWidgets import (
+    QAbstractButton,
+    QAbstractSlider,
+    QApplication,
+    QFileDialog,
+    QLabel,
+    QLineEdit,
+    QListWidget,
+)
 
+from ledetr.chain.overlay import LabelMark
 from ledetr.chain.pipeline import State
 from ledetr_app.state import Loss, Problem, Toast
+from ledetr_app.ui.stats_overlay import AgeGraph
 from ledetr_app.ui.theme import DARK, LIGHT
 from ledetr_app.viewport import View
 
@@ -552,6 +562,99 @@ def test_class_list_filters_and_counts(qtbot, playing, session):
     assert session.state.shown_classes is None
     playing.classes.search.setText("CA")
     assert [rows.item(i).isHidden() for i in range(3)] == [True, True, False]
+
+
+def test_a_class_can_have_a_threshold_of_its_own_also_while_paused(qtbot, playing, session, loader):
+    session.pause()
+    qtbot.waitUntil(lambda: session.state.phase is State.PAUSED)
+    press(qtbot, playing, "C")
+    qtbot.waitUntil(lambda: playing.classes.isVisible())
+    inferences, before = loader.loaded[0].frames, _grab(playing)
+    panel = playing.classes
+    assert not panel.threshold.isEnabled()
+    panel.list.setCurrentRow(2)  # car, 0.3
+    assert (panel.threshold_name.text(), panel.threshold.value()) == ("Score of car", 50)
+    panel.threshold.setValue(25)
+    assert session.state.class_conf == {"car": 0.25}
+    assert session.seen(session.shown).names == ["person", "dog", "car"]
+    qtbot.waitUntil(lambda: panel.list.item(2).text() == "car   1   ≥ 0.25")
+    qtbot.waitUntil(lambda: _grab(playing) != before)
+    session.set_class_conf("dog", 0.9)
+    qtbot.waitUntil(lambda: panel.list.item(1).text() == "dog   ≥ 0.90")
+    assert session.seen(session.shown).names == ["person", "car"]
+    qtbot.mouseClick(panel.like_all, Qt.MouseButton.LeftButton)
+    assert session.state.class_conf == {"dog": 0.9}
+    qtbot.waitUntil(lambda: panel.threshold.value() == 50 and not panel.like_all.isVisible())
+    assert loader.loaded[0].frames == inferences
+
+
+def test_alt_and_a_click_shows_only_this_class(qtbot, playing, session, monkeypatch):
+    session.set_side_panel(True)
+    qtbot.waitUntil(lambda: playing.classes.list.count() == 3)
+    monkeypatch.setattr(QApplication, "keyboardModifiers", lambda: Qt.KeyboardModifier.AltModifier)
+    playing.classes.list.item(1).setCheckState(Qt.CheckState.Unchecked)
+    assert session.state.shown_classes == {"dog"}
+    rows = playing.classes.list
+    qtbot.waitUntil(
+        lambda: [rows.item(i).checkState() is Qt.CheckState.Checked for i in range(3)] == [False, True, False]
+    )
+
+
+def test_line_width_menu(qtbot, playing, session):
+    session.pause()
+    qtbot.waitUntil(lambda: session.state.phase is State.PAUSED)
+    usual = session.marks(session.shown)[0].line_px
+    before = _grab(playing)
+    playing.actions_by_name["line_3"].trigger()
+    assert session.state.line_weight == 3.0
+    assert session.marks(session.shown)[0].line_px == 3 * usual
+    qtbot.waitUntil(lambda: _grab(playing) != before)
+    session.set_line_weight(0.5)
+    qtbot.waitUntil(lambda: playing.actions_by_name["line_0.5"].isChecked())
+    assert not playing.actions_by_name["line_3"].isChecked()
+
+
+def test_scores_can_be_left_out(playing, session):
+    playing.actions_by_name["scores"].trigger()
+    assert session.state.scores is False
+    words = [mark.text for mark in session.marks(session.shown) if isinstance(mark, LabelMark)]
+    assert set(words) == {"person", "dog"}
+
+
+# The numbers over the picture
+
+
+def test_i_shows_all_meters_over_the_picture(qtbot, playing, session):
+    overlay = playing.stats_overlay
+    assert not overlay.isVisible()
+    press(qtbot, playing, "I")
+    assert session.state.stats is True
+    qtbot.waitUntil(overlay.isVisible)
+    qtbot.waitUntil(lambda: len(overlay.graph.samples) > 2 and overlay.values["age"].text().endswith(" ms"))
+    overlay.sample()
+    texts = {key: value.text() for key, value in overlay.values.items()}
+    assert all(texts[key].endswith(" fps") for key in ("capture", "infer", "render"))
+    assert (texts["preprocess"], texts["inference"], texts["postprocess"]) == ("0.1 ms", "0.2 ms", "0.1 ms")
+    assert texts["model"] == "openvino · cpu · fp32"
+    assert texts["dropped"].replace(" / ", "").isdigit()
+    assert playing.view.rect().contains(overlay.geometry())
+    session.set_stats(False)
+    qtbot.waitUntil(lambda: not overlay.isVisible())
+    assert not playing.actions_by_name["stats"].isChecked()
+
+
+def test_the_age_graph_holds_a_minute_and_has_a_round_scale(qapp):
+    graph = AgeGraph()
+    graph.resize(290, 84)
+    for i in range(1000):
+        graph.add(i / 4, 30.0 + (i == 990) * 100, 60.0)
+    assert graph.samples[0][0] >= 999 / 4 - 60
+    assert len(graph.samples) <= 241
+    assert graph.top_ms == 200
+    image = graph.grab().toImage()
+    assert image.pixelColor(280, 83 - round(30 / 200 * 82)).blue() > 150  # the line of 30 ms
+    graph.clear()
+    assert graph.top_ms == 20
 
 
 @pytest.mark.parametrize(("choice", "tokens"), [("dark", DARK), ("light", LIGHT)])
