@@ -12,8 +12,9 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -23,17 +24,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ledetr import __version__
-from ledetr.errors import LeDetrError, UsageError
+from ledetr.errors import UsageError
 from ledetr.evaluation import Scores, score
 from ledetr.losses import DenoisingConfig, criterion, make_denoising
 from ledetr.model.backbone import freeze_norms
 from ledetr.model.config import ModelConfig
 from ledetr.model.ledetr import LeDetr, build_model
+from ledetr.model.outputs import DenoisingQueries, TrainOutputs
 from ledetr.weights import load_model
+from training.accumulate import backward_in_parts
 from training.backbone_file import load_backbone
 from training.checkpoint import Checkpoints, Snapshot
 from training.config import TrainConfig, differing_fields
-from training.data.collate import Batch, Samples, batches, size_of_step
+from training.data.collate import Batch, Samples, batches, picture_of, size_of_step
 from training.data.dataset import Dataset
 from training.distributed import Team, join_team, leave_team, sync_batch_norms
 from training.ema import EmaBank
@@ -49,6 +52,16 @@ from training.optim import (
     table_of_groups,
 )
 from training.progress import RunProgress
+from training.setback import (
+    SLOWER,
+    NotFinite,
+    Setback,
+    TrainingDiverged,
+    first_odd_layer,
+    read_setback,
+    write_bundle,
+    write_setback,
+)
 from training.teachers import load_lite0
 
 RECENT_STEPS, MOST_SKIPPED = 200, 10
@@ -58,10 +71,6 @@ FIRST_SAVE_S = 5.0
 """How long saving is thought to take before it was measured."""
 
 Precision = Literal["fp32", "bf16"]
-
-
-class TrainingDiverged(LeDetrError):
-    """Too many steps had gradients that were not finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +100,10 @@ class Job:
     threads: int | None = None
     """Of each training process; as torch decides if None."""
     minutes: float = math.inf
+    accumulate: int = 1
+    """Parts in which each process makes its share of a step."""
+    patience: int | None = None
+    """Stop when so many judgings in a row found nothing better; None: never."""
     log_every: int = 50
     save_every: int = 500
     quiet: bool = False
@@ -98,16 +111,18 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Where a run stands. ended: it made all its steps."""
+    """Where a run stands."""
 
     step: int
     total: int
     interrupted: bool
+    in_vain: bool = False
+    """It was ended early because it got no better."""
 
     @property
     def ended(self) -> bool:
-        """Whether all steps are made."""
-        return self.step >= self.total
+        """Whether no steps are left to make."""
+        return self.in_vain or self.step >= self.total
 
 
 def starting_model(job: Job) -> tuple[LeDetr, HeadMatch | None]:
@@ -142,14 +157,24 @@ def train(rank: int, job: Job) -> Outcome:
 
 
 def _train(team: Team, job: Job, stop: threading.Event) -> Outcome:
-    run = Run(job, team)
-    first = step = run.resume()
     deadline = time.monotonic() + 60 * job.minutes
-    samples = Samples(job.train.pictures, len(job.train.class_names), job.config, run.windows, job.model.input_hw)
-    stream = batches(samples, first=first, total=job.total, rank=team.rank, world=team.world, workers=job.workers)
-    judged_after = {round(job.total * (k + 1) / job.config.evaluations) for k in range(job.config.evaluations)}
+    while True:
+        run = Run(job, team)
+        try:
+            return _advance(run, stop, deadline)
+        except NotFinite as error:
+            run.go_back(error)
+
+
+def _advance(run: "Run", stop: threading.Event, deadline: float) -> Outcome:
+    """From the last checkpoint to the end, or to a stop."""
+    job, team = run.job, run.team
+    first = step = run.resume()
+    judged_after = judged_steps(job)
+    if first in judged_after and in_vain(job, first):
+        return Outcome(step=first, total=job.total, interrupted=False, in_vain=True)
     with RunProgress(job.total, first, quiet=job.quiet or not team.first) as progress:
-        for batch in stream:
+        for batch in run.batches(first):
             run.step(batch)
             step = batch.step + 1
             progress.step(step)
@@ -159,12 +184,30 @@ def _train(team: Team, job: Job, stop: threading.Event) -> Outcome:
             if step < job.total and (team.world == 1 or step % ASK_EVERY == 0):
                 leave = team.any(stop.is_set() or time.monotonic() > deadline - 2 * run.save_s)
             if step in judged_after and not leave:
+                run.check_finite(step)
                 run.save(step, run.judge(step, progress) if team.first else None)
+                if job.patience is not None and team.any(team.first and in_vain(job, step)):
+                    return Outcome(step=step, total=job.total, interrupted=False, in_vain=True)
             elif leave or step % job.save_every == 0 or step == job.total:
+                run.check_finite(step)
                 run.save(step)
             if leave:
                 break
     return Outcome(step=step, total=job.total, interrupted=stop.is_set())
+
+
+def judged_steps(job: Job) -> list[int]:
+    """The numbers of steps after which the tune split is judged."""
+    return sorted({round(job.total * (k + 1) / job.config.evaluations) for k in range(job.config.evaluations)})
+
+
+def in_vain(job: Job, step: int) -> bool:
+    """Whether the run has been judged `patience` times since it was best. The checkpoints alone tell, so that a run
+    that is started again knows it too."""
+    best = Checkpoints(job.folder / "checkpoints").best()
+    if job.patience is None or best is None:
+        return False
+    return sum(best.step < judged <= step for judged in judged_steps(job)) >= job.patience
 
 
 class Run:
@@ -196,9 +239,13 @@ class Run:
         )
         self.checkpoints = Checkpoints(job.folder / "checkpoints")
         self.save_s = FIRST_SAVE_S
+        self.setback = read_setback(job.folder)
+        self.saved_at = 0
         self.sums: dict[str, Tensor] = {}
         self.summed, self.left_out = 0, 0
-        self.skips: list[tuple[int, int]] = [(0, 0)]
+        self.skips: list[tuple[int, int]] = []
+        self.first_bad = torch.full((), -1, dtype=torch.int64, device=team.device)
+        """() int64 first step that was not made, -1 if there is none, on the device."""
         self.clock = time.monotonic()
 
     def _prepare(self) -> bool:
@@ -215,11 +262,30 @@ class Run:
             sync_batch_norms(self.model)
         return bool(frozen) or config.freeze_backbone_norms
 
+    def batches(self, first: int) -> Iterator[Batch]:
+        """This process's part of the steps from `first` to the end."""
+        job, team = self.job, self.team
+        left_out = range(0) if self.setback is None else self.setback.left_out
+        return batches(
+            self._samples(),
+            first=first,
+            total=job.total,
+            rank=team.rank,
+            world=team.world,
+            workers=job.workers,
+            left_out=left_out,
+        )
+
+    def _samples(self) -> Samples:
+        job = self.job
+        return Samples(job.train.pictures, len(job.train.class_names), job.config, self.windows, job.model.input_hw)
+
     def resume(self) -> int:
         """The next step: that of the last checkpoint, or 0. UsageError if the run was started with other words."""
         if self.checkpoints.last() is None:
-            if self.team.first:
+            if self.team.first and self.setback is None:
                 self._log({"event": "start", "total": self.job.total, **self._extra()})
+            self.skips = [(0, 0)]
             return 0
         snapshot = self.checkpoints.load()
         self._refuse_another_run(snapshot.extra)
@@ -229,6 +295,7 @@ class Run:
         self.guard.reload_statistics()
         if self.team.first:
             self._log({"event": "resume", "step": snapshot.step})
+        self.saved_at, self.skips = snapshot.step, [(snapshot.step, 0)]
         return snapshot.step
 
     def _refuse_another_run(self, extra: Mapping[str, Any]) -> None:
@@ -256,12 +323,13 @@ class Run:
 
     def step(self, batch: Batch) -> None:
         """One step of the optimiser. The host waits for nothing but the assignment."""
-        set_lr(self.optimizer, self.rate.factor(batch.step))
-        losses = self._losses(batch)
+        slower = 1.0 if self.setback is None else SLOWER
+        set_lr(self.optimizer, self.rate.factor(batch.step) * slower)
         self.optimizer.zero_grad()
-        losses["total"].backward()
+        losses = self._losses(batch)
         self.team.sum_gradients(self.guard.parameters)
         norm, bad = self.guard.step()
+        self.first_bad = torch.where(bad & (self.first_bad < 0), batch.step, self.first_bad)
         self.ema.update(batch.step, bad)
         for name, value in {**losses, "norm": norm / self.team.world}.items():
             self.sums[name] = self.sums.get(name, 0) + value.detach()
@@ -269,16 +337,29 @@ class Run:
         self.left_out += batch.left_out
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of this process's pictures, with their gradients left in the parameters."""
         device = self.team.device
         pixels, targets = batch.pixels.to(device, non_blocking=True), batch.targets.to(device, non_blocking=True)
         size_hw = size_of_step(self.job.config, self.windows, batch.step, self.job.model.input_hw)
         if size_hw != tuple(pixels.shape[2:]):
             pixels = F.interpolate(pixels.float(), size_hw, mode="bilinear", antialias=True, align_corners=False)
         noisy = make_denoising(targets, self.noise, batch.keys.to(device))
-        narrow = torch.autocast(device.type, torch.bfloat16) if self.job.precision == "bf16" else nullcontext()
-        with narrow:
-            outputs = self.model(pixels, noisy)
-        return criterion(outputs, targets, self.loss, noisy, average=self.team.sum)
+
+        narrow = partial(torch.autocast, device.type, torch.bfloat16, enabled=self.job.precision == "bf16")
+
+        def forward(pixels: Tensor, noisy: DenoisingQueries) -> TrainOutputs:
+            with narrow():
+                outputs: TrainOutputs = self.model(pixels, noisy)
+            return outputs
+
+        def judged(outputs: TrainOutputs) -> dict[str, Tensor]:
+            return criterion(outputs, targets, self.loss, noisy, average=self.team.sum)
+
+        if self.job.accumulate > 1:
+            return backward_in_parts(self.model, forward, pixels, noisy, self.job.accumulate, judged)
+        losses = judged(forward(pixels, noisy))
+        losses["total"].backward()
+        return losses
 
     def report(self, step: int, progress: RunProgress) -> None:
         """The means since the last report, over all processes, to the log and to people."""
@@ -308,13 +389,58 @@ class Run:
 
     def _refuse_divergence(self, step: int, skipped: int) -> None:
         self.skips = [(at, count) for at, count in self.skips if at > step - RECENT_STEPS] or [self.skips[-1]]
-        recent = skipped - self.skips[0][1]
+        before = self.skips[0][1]
+        if skipped - before > MOST_SKIPPED:
+            first = max(at for at, count in self.skips if count == before)
+            text = f"{skipped - before} of the last steps before step {step} had gradients that were not finite"
+            raise NotFinite(text, first, step)
         self.skips.append((step, skipped))
-        if recent > MOST_SKIPPED:
+
+    def check_finite(self, step: int) -> None:
+        """NotFinite where the state could not be saved. It is the same in every process, so all raise or none."""
+        state = [*self.model.state_dict().values(), *self.ema.tensors().values()]
+        floating = [value for value in state if value.is_floating_point()]
+        if not bool(torch.stack([value.isfinite().all() for value in floating]).all()):
+            raise NotFinite(f"the weights at step {step} are not finite", self.saved_at, step)
+
+    def go_back(self, error: NotFinite) -> None:
+        """Let the next Run begin at the last checkpoint, more slowly and without the samples at fault.
+
+        The second time: TrainingDiverged, with what is known of it in the folder "diverged".
+        """
+        if self.setback is not None:
+            if self.team.first:
+                self._write_bundle(error)
             raise TrainingDiverged(
-                f"{recent} of the last steps before step {step} had gradients that were not finite and were not made; "
-                f"start again from the checkpoint in {str(self.checkpoints.folder)!r} with half the rate (--lr-scale)"
+                f"{error}, again after going back once to half the rate; the pictures and the layer at fault are in "
+                f"{str(self.job.folder / 'diverged')!r}; mend the data or start in another folder with --lr-scale 0.25"
             )
+        if self.team.first:
+            setback = Setback(first=error.first, until=error.until, reason=str(error))
+            write_setback(self.job.folder, setback)
+            last = self.checkpoints.last()
+            back_to = 0 if last is None else last.step
+            self._log({"event": "setback", "back_to": back_to, "rate": SLOWER, **asdict(setback)})
+        self.team.any(False)  # nobody reads the file before it is there
+
+    def _write_bundle(self, error: NotFinite) -> None:
+        first_bad = int(self.first_bad)
+        step = error.first if first_bad < 0 else first_bad
+        left_out = range(0) if self.setback is None else self.setback.left_out
+        batch = next(batches(self._samples(), first=step, total=step + 1, left_out=left_out))
+        layer, terms = first_odd_layer(self.model, batch, self.noise, self.loss)
+        config, pictures = self.job.config, self.job.train.pictures
+        numbers = [int(key) - (config.seed << 40) for key in batch.keys]
+        report = {
+            "reason": str(error),
+            "step": step,
+            "samples": [
+                {"number": n, "picture": str(pictures[picture_of(config.seed, n, len(pictures))].path)} for n in numbers
+            ],
+            "first_layer_not_finite": layer,
+            "terms_not_finite": terms,
+        }
+        write_bundle(self.job.folder / "diverged", report, batch, self.job.train.class_names)
 
     def judge(self, step: int, progress: RunProgress) -> tuple[float, int]:
         """Average precision on the tune split of the best of the averages, and which it is."""
@@ -338,6 +464,7 @@ class Run:
 
     def save(self, step: int, judged: tuple[float, int] | None = None) -> None:
         """A checkpoint from which the run goes on exactly; judged: metric, and which average it is of."""
+        self.saved_at = step
         if not self.team.first:
             return
         began = time.monotonic()

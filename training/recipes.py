@@ -151,6 +151,63 @@ def small(scale: str = "n") -> TrainConfig:
     )
 
 
+def overfit(scale: str = "n") -> TrainConfig:
+    """A few pictures by heart, without augmentation: shows that data and training work, and nothing else."""
+    return TrainConfig(
+        recipe="overfit",
+        scale=scale,
+        epochs=110,
+        least_steps=220,
+        batch=16,
+        optimiser=OptimiserConfig(
+            lr=8e-4,
+            backbone_lr=4e-4,
+            weight_decay=1e-4,
+            betas=(0.9, 0.999),
+            clip=1.0,
+            recipe_batch=16,
+            scaling="sqrt",
+        ),
+        schedule=ScheduleConfig(
+            warm_up=0.04,
+            warm_up_most=100,
+            strong_from=0.9,
+            mosaic_until=0.9,
+            flat_until=0.5,
+            strong_until=0.9,
+            final_ratio=0.02,
+        ),
+        augment=AugmentConfig(
+            flip=0.0,
+            photometric=0.0,
+            zoom_out=0.0,
+            zoom_out_most=1.0,
+            iou_crop=0.0,
+            mosaic=0.0,
+            mosaic_degrees=0.0,
+            mosaic_shift=0.0,
+            mosaic_scale=(1.0, 1.0),
+            mixup=0.0,
+            mixup_share=(0.5, 0.5),
+            multi_scale_repeat=0,
+            min_side_px=0.0,
+            min_visible=0.0,
+        ),
+        loss=LOSS,
+        label_noise=0.2,
+        box_noise=1.0,
+        ema_decays=(),
+        ema_ramp=5.0,
+        frozen_stages=(),
+        freeze_backbone_norms=True,
+        slots=100,
+        mosaic_slots=100,
+        ignore_slots=16,
+        evaluations=3,
+        seed=0,
+    )
+
+
 def _deim(scale: str, *, batch: int) -> TrainConfig:
     (lr, backbone_lr, weight_decay, recipe_batch), epochs, stages, final_ratio, repeat = DEIM[scale]
     return TrainConfig(
@@ -224,6 +281,7 @@ RECIPES: dict[str, Callable[[str], TrainConfig]] = {
     "paper-deim": paper_deim,
     "finetune": finetune,
     "small": small,
+    "overfit": overfit,
 }
 
 

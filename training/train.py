@@ -13,16 +13,16 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Protocol, TypeVar, get_args
+from typing import Any, Protocol, TypeVar, get_args
 
 import torch
 from torch.multiprocessing.spawn import ProcessRaisedException, spawn
 
-from ledetr.errors import BackendUnavailable, Interrupted, LeDetrError, OutputError, UsageError
+from ledetr.errors import BackendUnavailable, Interrupted, LeDetrError, OutputError, SourceError, UsageError
 from ledetr.evaluation import score
 from ledetr.files import whole_file
 from ledetr.model.config import VARIANTS, ModelConfig
@@ -30,14 +30,14 @@ from ledetr.weights import find_weights, read_info
 from ledetr.weights_info import MAX_INPUT_SIDE, WeightsInfo
 from training import edge
 from training.backbone_file import read_backbone_info
-from training.check_data import check, cleaned, write_sheet
+from training.check_data import check, cleaned, print_report, write_sheet
 from training.checkpoint import Checkpoints
 from training.config import TrainConfig
 from training.data.dataset import Dataset
-from training.data.read import read_splits
+from training.data.read import read_dataset, read_splits
 from training.distributed import Team
 from training.judge import coco_set_of, detect_pictures
-from training.loop import Job, Outcome, Precision, Run, best_model, train
+from training.loop import Job, Outcome, Precision, Run, best_model, in_vain, train
 from training.recipes import RECIPES, recipe_for
 from training.release import best_f1, write_measured
 
@@ -50,11 +50,15 @@ FEW_PICTURES = 8
 
 def prepared_data(args: argparse.Namespace, queries: int) -> tuple[Dataset, Dataset]:
     """(train, tune), checked: errors stop, warnings are said and worked around. The report lies in the run's folder."""
-    train_set, tune = read_splits(args.data, args.val, args.images)
+    train_set, tune = few_by_heart(args) if args.overfit else read_splits(args.data, args.val, args.images)
     again = (args.output / "check.json").is_file()
     deep = not again and len(train_set.pictures) <= LOOKED_THROUGH
-    report = check(train_set, val=tune, input_px=args.imgsz or 640, queries=queries, deep=deep)
-    if not again:
+    report = check(
+        train_set, val=None if args.overfit else tune, input_px=args.imgsz or 640, queries=queries, deep=deep
+    )
+    if args.dry_run:
+        print_report(report)
+    elif not again:
         with whole_file(args.output / "check.json") as part:
             part.write_text(json.dumps(report.to_json(), indent=1))
         write_sheet(train_set, args.output / "contact_sheet.png")
@@ -65,7 +69,8 @@ def prepared_data(args: argparse.Namespace, queries: int) -> tuple[Dataset, Data
     for text in warnings[:5]:
         _say(args, f"warning: {text}")
     if len(warnings) > 5:
-        _say(args, f"... and {len(warnings) - 5} more in {args.output / 'check.json'}")
+        where = "above" if args.dry_run else f"in {args.output / 'check.json'}"
+        _say(args, f"... and {len(warnings) - 5} more {where}")
     median, most_95, most = report.objects_per_picture
     _say(
         args,
@@ -75,6 +80,15 @@ def prepared_data(args: argparse.Namespace, queries: int) -> tuple[Dataset, Data
     if len(tune.pictures) < FEW_TO_JUDGE:
         _say(args, f"warning: {len(tune.pictures)} pictures are few to judge by; the figures will be rough")
     return cleaned(train_set)[0], cleaned(tune)[0]
+
+
+def few_by_heart(args: argparse.Namespace) -> tuple[Dataset, Dataset]:
+    """(train, tune), the same: the first few pictures with objects."""
+    data = read_dataset(args.data, args.images)
+    few = tuple([picture for picture in data.pictures if (~picture.crowd).any()][: args.overfit])
+    if not few:
+        raise SourceError(f"{str(args.data)!r} has no picture with objects to learn by heart")
+    return replace(data, pictures=few), replace(data, pictures=few, problems=())
 
 
 def network(args: argparse.Namespace) -> tuple[ModelConfig, Path | None, WeightsInfo | None]:
@@ -101,6 +115,8 @@ def config_of(args: argparse.Namespace, scale: str, fine: bool) -> TrainConfig:
     config = recipe_for(args.recipe, scale)
     if args.batch is not None:
         config = replace(config, batch=args.batch)
+    if args.evaluations is not None:
+        config = replace(config, evaluations=args.evaluations)
     if args.epochs is not None:
         config = replace(config, epochs=args.epochs, least_steps=1)
     if args.seed is not None:
@@ -109,8 +125,10 @@ def config_of(args: argparse.Namespace, scale: str, fine: bool) -> TrainConfig:
         rates = config.optimiser
         scaled = replace(rates, lr=rates.lr * args.lr_scale, backbone_lr=rates.backbone_lr * args.lr_scale)
         config = replace(config, optimiser=scaled)
-    if fine and config.batch < FEW_PICTURES and not config.freeze_backbone_norms:
-        _say(args, f"batch {config.batch} is below {FEW_PICTURES}: the trunk keeps its batch statistics")
+    at_once = config.batch // args.accumulate
+    if fine and at_once < FEW_PICTURES and not config.freeze_backbone_norms:
+        what = f"batch {config.batch}" + (f" in {args.accumulate} parts" if args.accumulate > 1 else "")
+        _say(args, f"{what} is below {FEW_PICTURES}: the trunk keeps its batch statistics")
         config = replace(config, freeze_backbone_norms=True)
     return config
 
@@ -118,11 +136,17 @@ def config_of(args: argparse.Namespace, scale: str, fine: bool) -> TrainConfig:
 def job_of(args: argparse.Namespace) -> tuple[Job, WeightsInfo | None]:
     """The whole run that a command line asks for."""
     model, start, info = network(args)
-    make_folder(args.output)
+    if not args.dry_run:
+        make_folder(args.output)
     data, tune = prepared_data(args, model.decoder.queries)
     config = config_of(args, info.name if info else args.model, fine=start is not None)
     if config.batch % args.processes:
         raise UsageError(f"a batch of {config.batch} cannot be dealt out evenly to {args.processes} processes")
+    if config.batch // args.processes % args.accumulate:
+        each = config.batch // args.processes
+        raise UsageError(
+            f"the {each} pictures of a process cannot be parted evenly into {args.accumulate} (--accumulate)"
+        )
     device = device_named(args.device)
     job = Job(
         folder=args.output,
@@ -140,6 +164,8 @@ def job_of(args: argparse.Namespace) -> tuple[Job, WeightsInfo | None]:
         workers=workers_for(args.workers, device, args.processes),
         threads=args.threads,
         minutes=args.minutes,
+        accumulate=args.accumulate,
+        patience=args.patience,
         log_every=args.log_every,
         quiet=args.quiet,
     )
@@ -229,6 +255,8 @@ def finish(job: Job, info: WeightsInfo | None, words: Sequence[str]) -> Path:
         "by bootstrap over pictures. The checkpoint and the threshold were chosen on the same pictures, so these "
         "figures flatter a little: judge by pictures that were never used with `ledetr eval`."
     )
+    if job.config.recipe == "overfit":
+        note = "The pictures it was judged by are the ones it learnt by heart; nothing follows for any other picture."
     started = "random values"
     if info is not None:
         started = (
@@ -265,7 +293,9 @@ def one_line(text: str) -> str:
 
 
 def _say(args: argparse.Namespace, text: str) -> None:
-    if not args.quiet:
+    if args.dry_run:
+        print(text)
+    elif not args.quiet:
         print(text, file=sys.stderr, flush=True)
 
 
@@ -284,10 +314,14 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--random-weights", action="store_true", help="start a scale from random values")
     add("--imagenet-trunk", action="store_true", help="start N from random values with an ImageNet trunk")
     add("--backbone", type=Path, help="start a scale from random values with this trunk, from training.pretrain")
-    add("--recipe", default="finetune", help=f"{', '.join(RECIPES)} (default finetune)")
+    add("--recipe", help=f"{', '.join(RECIPES)} (default finetune, with --overfit overfit)")
+    add("--overfit", type=int, metavar="N", help="learn the first N pictures with objects by heart and judge by them")
     add("--epochs", type=float, help="passes over the data, instead of the recipe's")
     add("--steps", type=int, help="steps of the optimiser, instead of epochs")
     add("--batch", type=int, help="pictures of one step, over all processes; the rate follows its root")
+    add("--accumulate", type=int, default=1, metavar="K", help="make each step in K parts, which takes less memory")
+    add("--evaluations", type=int, help="how often the set to judge by is judged, instead of the recipe's")
+    add("--patience", type=int, metavar="K", help="end when K of these in a row found nothing better")
     add("--lr-scale", type=float, default=1.0, help="multiply the recipe's rates")
     add("--imgsz", type=int, help="side of the network input; a multiple of 32 (default: the model's)")
     add("--seed", type=int, help="of everything that is drawn (default 0)")
@@ -298,15 +332,20 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--workers", type=int, help="processes that make pictures ready, for each training process")
     add("--threads", type=int, help="CPU threads of each training process")
     add("--log-every", type=int, default=50, help="steps between two lines of log.jsonl (default 50)")
+    add("--dry-run", action="store_true", help="say what would be done and end; nothing is written")
     add("--export", action="store_true", help="train no more; write the weights from the best checkpoint so far")
     add("-q", "--quiet", action="store_true", help="say nothing but the path of the weights")
     add("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(words)
     if args.backbone is not None and args.imagenet_trunk:
         parser.error("--backbone and --imagenet-trunk both give the trunk; name one")
-    low = next((f"--{k}" for k in ("steps", "batch", "processes", "log_every") if (getattr(args, k) or 1) < 1), None)
+    counts = ("steps", "batch", "processes", "log-every", "accumulate", "evaluations", "patience", "overfit")
+    given = {word: getattr(args, word.replace("-", "_")) for word in counts}
+    low = next((f"--{word}" for word, value in given.items() if value is not None and value < 1), None)
     if low is not None or args.lr_scale <= 0 or (args.epochs or 1) <= 0:
         parser.error(f"{low or '--lr-scale and --epochs'} must be above 0")
+    if args.recipe is None:
+        args.recipe = "overfit" if args.overfit else "finetune"
     if args.output is None:
         args.output = Path("runs") / (args.data.stem or args.data.resolve().name or "run")
     return args
@@ -317,11 +356,14 @@ def main(words: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if words is None else words
     args = parse_arguments(words)
     job, info = job_of(args)
+    if args.dry_run:
+        introduce(args, job)
+        return
     if not args.export:
-        if job.processes == 1:
-            _introduce(args, job)
+        if job.processes == 1 and not args.quiet:
+            introduce(args, job)
         outcome = run(job, train)
-        if not outcome.ended:
+        if not outcome.ended and not in_vain(job, outcome.step):
             text = f"stopped at step {outcome.step} of {outcome.total}; the same command goes on from there"
             if outcome.interrupted:
                 raise Interrupted(text)
@@ -331,10 +373,10 @@ def main(words: Sequence[str] | None = None) -> None:
         print(finish(job, info, words))
 
 
-def _introduce(args: argparse.Namespace, job: Job) -> None:
-    """What the run will be: classes kept and new, groups of parameters, length."""
-    if args.quiet:
-        return
+def introduce(args: argparse.Namespace, job: Job) -> None:
+    """What the run will be: every value of the recipe, classes kept and new, groups of parameters, length."""
+    if args.dry_run:
+        _say(args, "\n".join(f"{name} = {value}" for name, value in _flat(job.config.to_dict())))
     run_state = Run(job, Team())
     if run_state.match is not None:
         _say(args, run_state.match.table())
@@ -348,6 +390,14 @@ def _introduce(args: argparse.Namespace, job: Job) -> None:
         f"{windows.strong_from} until {windows.mosaic_until}, plain from {windows.strong_until}; rates scaled by "
         f"{config.optimiser.factor(config.batch):.3g} for the batch; {job.device}, {job.precision}",
     )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 if __name__ == "__main__":

@@ -18,16 +18,16 @@ from ledetr.errors import UsageError
 from ledetr.evaluation import detect_all
 from ledetr.model.config import ledetr_tiny
 from ledetr.weights import WeightsInfo, save_weights
-from training import loop
 from training.checkpoint import Checkpoints
 from training.data.collate import picture_of
 from training.data.read import read_splits
 from training.data.shapes import write_shapes
 from training.distributed import Team
 from training.judge import coco_set_of, detect_pictures
-from training.loop import Job, Run, TrainingDiverged, best_model, train
+from training.loop import Job, Run, best_model, train
 from training.progress import RunProgress
 from training.recipes import finetune, recipe_for
+from training.setback import NotFinite, TrainingDiverged, first_odd_layer, read_setback
 
 
 @pytest.fixture(scope="module")
@@ -179,27 +179,123 @@ def test_time_is_kept(shapes: Path, tmp_path: Path) -> None:
     assert outcome.step == 1 and not outcome.interrupted, "one step at least, or nothing would ever be done"
 
 
+def poisoned(bad: range) -> Any:
+    """Run._losses with gradients that are not finite for batches with a sample of these numbers."""
+    losses = Run._losses
+
+    def call(self: Run, batch: Any) -> dict[str, torch.Tensor]:
+        found = losses(self, batch)
+        if any(int(key) in bad for key in batch.keys):
+            for parameter in self.guard.parameters:
+                if parameter.grad is not None:
+                    parameter.grad *= float("nan")
+        return found
+
+    return call
+
+
 def test_bad_gradients_leave_no_trace_and_many_end_the_run(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Run(job(tmp_path, shapes), Team())
-    before = {name: value.clone() for name, value in run.model.state_dict().items()}
-    losses = Run._losses
-
-    def poisoned(self: Run, batch: Any) -> dict[str, torch.Tensor]:
-        found = losses(self, batch)
-        return found | {"total": found["total"] * float("nan")}
-
-    monkeypatch.setattr(Run, "_losses", poisoned)
-    with pytest.raises(TrainingDiverged, match=r"steps before step 12 had gradients that were not finite"):
+    """Whatever the samples: back once, at half the rate, then no further."""
+    monkeypatch.setattr(Run, "_losses", poisoned(range(10**6)))
+    with pytest.raises(TrainingDiverged, match=r"12 of the last steps before step 12 .* again after going back once"):
         train(0, job(tmp_path, shapes, total=30, log_every=12, save_every=100))
     assert Checkpoints(tmp_path / "checkpoints").last() is None
-    data = job(tmp_path, shapes)
-    samples = loop.Samples(data.train.pictures, 3, data.config, run.windows, (96, 96))
-    run.step(next(loop.batches(samples, first=0, total=1)))
+    assert [row["back_to"] for row in rows(tmp_path, "setback")] == [0]
+    report = json.loads((tmp_path / "diverged" / "report.json").read_text())
+    assert report["step"] == 0 and report["first_layer_not_finite"] is None and report["terms_not_finite"] == []
+    assert [sample["number"] for sample in report["samples"]] == [48, 49, 50, 51], "those of step 12, as 0-11 are left"
+    assert report["samples"][0]["picture"].endswith(".png")
+    assert len(list((tmp_path / "diverged").glob("picture-*.png"))) == 4
+
+    run = Run(job(tmp_path / "other", shapes), Team())
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    averages = {name: value.clone() for name, value in run.ema.tensors().items()}
+    run.step(next(run.batches(0)))
     after = run.model.state_dict()
     changed = [n for n in before if not torch.equal(before[n], after[n]) and "num_batches" not in n]
-    assert changed == [] and int(run.guard.skipped) == 1
+    changed += [n for n, v in run.ema.tensors().items() if not torch.equal(v, averages[n]) and "num_batches" not in n]
+    assert changed == [] and int(run.guard.skipped) == 1 and int(run.first_bad) == 0
+
+
+def test_samples_at_fault_are_left_out_after_a_setback(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of steps 8 to 19; the checkpoint of step 15 lies among them and is finite, as none of them was made."""
+    monkeypatch.setattr(Run, "_losses", poisoned(range(8 * 4, 20 * 4)))
+    seen: list[tuple[int, int]] = []
+    step = Run.step
+
+    def noted(self: Run, batch: Any) -> None:
+        seen.append((batch.step, int(batch.keys[0]) // 4))
+        step(self, batch)
+
+    monkeypatch.setattr(Run, "step", noted)
+    outcome = train(0, job(tmp_path, shapes, total=24, save_every=5))
+    assert outcome.ended and outcome.step == 24
+    assert seen == [(s, s) for s in range(20)] + [(s, s + 12) for s in range(15, 24)]
+    setback = read_setback(tmp_path)
+    assert setback is not None and setback.left_out == range(8, 20)
+    assert rows(tmp_path, "setback")[0]["back_to"] == 15
+    last = rows(tmp_path)[-1]
+    schedule, _ = job(tmp_path, shapes).config.schedule.resolve(24)
+    base = 2.5e-5 * (4 / 64) ** 0.5  # of the backbone, the first group
+    assert last["skipped"] == 0 and last["lr"] == pytest.approx(0.5 * base * schedule.factor(23))
+
+
+def test_a_state_that_is_not_finite_is_a_setback_and_its_layer_is_found(shapes: Path, tmp_path: Path) -> None:
+    run = Run(job(tmp_path, shapes), Team())
+    run.check_finite(4)
+    assert first_odd_layer(run.model, next(run.batches(0)), run.noise, run.loss) == (None, [])
+    with torch.no_grad():
+        next(run.model.backbone.stages[2].parameters()).fill_(float("inf"))
+    with pytest.raises(NotFinite, match="the weights at step 4 are not finite") as caught:
+        run.check_finite(4)
+    assert (caught.value.first, caught.value.until) == (0, 4)
+    layer, terms = first_odd_layer(run.model, next(run.batches(0)), run.noise, run.loss)
+    assert layer is not None and layer.startswith("backbone.stages.2.") and {"class", "total"} <= set(terms)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_of_a_batch_give_the_losses_and_gradients_of_the_whole(parts: int, shapes: Path, tmp_path: Path) -> None:
+    """With batch statistics held, as they are those of a part otherwise. Three pictures of four have objects."""
+    found = []
+    for accumulate in (1, parts):
+        run = Run(job(tmp_path, shapes, accumulate=accumulate), Team())
+        for module in run.model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
+        losses = run._losses(next(run.batches(0)))
+        found.append((losses, {n: p.grad for n, p in run.model.named_parameters() if p.grad is not None}))
+    (whole, gradients), (in_parts, summed) = found
+    for name, value in whole.items():
+        assert in_parts[name].item() == pytest.approx(value.item(), rel=1e-5, abs=1e-7), name
+    assert gradients.keys() == summed.keys()
+    largest = max(float(g.abs().max()) for g in gradients.values())
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(summed[name], gradient, rtol=1e-3, atol=1e-6 * largest, msg=name)
+
+
+def test_parts_count_each_picture_once_in_the_batch_statistics(shapes: Path, tmp_path: Path) -> None:
+    run = Run(job(tmp_path, shapes, accumulate=2), Team())
+    run._losses(next(run.batches(0)))
+    counters = [v for n, v in run.model.named_buffers() if n.endswith("num_batches_tracked")]
+    assert counters and all(int(counter) == 2 for counter in counters)
+
+
+def test_patience_ends_a_run_that_gets_no_better(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = {2: 0.3, 4: 0.4, 6: 0.4, 8: 0.1}
+    monkeypatch.setattr(Run, "judge", lambda self, step, progress: (figures[step], 0))
+    config = replace(finetune("tiny"), batch=4, evaluations=6)
+    patient = job(tmp_path, shapes, config=config, total=12, patience=2)
+    outcome = train(0, patient)
+    assert outcome.step == 8 and outcome.in_vain and outcome.ended and not outcome.interrupted
+    assert best_model(patient)[1] == 4
+    again = train(0, patient)
+    assert again.step == 8 and again.ended, "started again it ends at once"
+    figures |= {10: 0.5, 12: 0.2}
+    assert train(0, replace(patient, patience=None)).step == 12
 
 
 def test_frozen_parts_stay(shapes: Path, tmp_path: Path) -> None:

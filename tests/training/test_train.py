@@ -142,7 +142,7 @@ def test_own_validation_set_and_random_start_through_ledetr(tmp_path: Path, capf
         (("nowhere",), 3, "ledetr: there is no data set 'nowhere'\n"),
         (("DATA", "-m", "q"), 4, "ledetr: unknown model 'q': known are n, m, l, x, or the path of a weights file\n"),
         (("DATA", "--recipe", "x"), 2,
-         "ledetr: there is no recipe 'x'; the recipes are paper, paper-deim, finetune, small\n"),
+         "ledetr: there is no recipe 'x'; the recipes are paper, paper-deim, finetune, small, overfit\n"),
         (("DATA", "--batch", "3", "--processes", "2"), 2,
          "ledetr: a batch of 3 cannot be dealt out evenly to 2 processes\n"),
         (("DATA", "--imgsz", "100"), 2, "ledetr: --imgsz must be a multiple of 32 in 32..8192, got 100\n"),

@@ -26,6 +26,8 @@ from training.schedule import AugmentationWindows
 
 # What a random number is for; part of its key.
 ORDER, AUGMENT, MIXUP, SIZE, OVERFLOW, NOISE = range(6)
+MOST_KEPT_BYTES = 128 * 2**20
+"""A set whose decoded pictures take less is kept in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,9 @@ class Samples(TorchDataset[Sample]):
     ) -> None:
         self.pictures, self.classes, self.config = pictures, classes, config
         self.windows, self.size_hw = windows, size_hw
+        sizes = [picture.size_hw for picture in pictures]
+        few = sum(3 * size[0] * size[1] if size else MOST_KEPT_BYTES + 1 for size in sizes) <= MOST_KEPT_BYTES
+        self._decoded: dict[int, np.ndarray] | None = {} if few else None
 
     def __getitem__(self, number: int) -> Sample:
         step, place = divmod(number, self.config.batch)
@@ -110,13 +115,21 @@ class Samples(TorchDataset[Sample]):
         picture = self.pictures[index]
         annotated = picture.annotated if picture.annotated is not None else np.ones(self.classes, bool)
         return Sample(
-            rgb=read_picture(picture.path),
+            rgb=self._pixels(index),
             boxes_xyxy=picture.boxes_xyxy,
             labels=picture.labels,
             weight=picture.weights(),
             crowd=picture.crowd,
             annotated=annotated & picture.labelled,
         )
+
+    def _pixels(self, index: int) -> np.ndarray:
+        """Decoded once where the whole set is small; nothing writes to them."""
+        if self._decoded is None:
+            return read_picture(self.pictures[index].path)
+        if index not in self._decoded:
+            self._decoded[index] = read_picture(self.pictures[index].path)
+        return self._decoded[index]
 
     def _shrunk(self, sample: Sample) -> Sample:
         return augment.shrunk(sample, (2 * self.size_hw[0], 2 * self.size_hw[1]))
@@ -179,15 +192,24 @@ class _Numbered(TorchDataset[tuple[int, Sample]]):
 
 
 def batches(
-    samples: Samples, *, first: int, total: int, rank: int = 0, world: int = 1, workers: int = 0
+    samples: Samples,
+    *,
+    first: int,
+    total: int,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    left_out: range = range(0),
 ) -> Iterator[Batch]:
-    """This process's part of the steps `first` to `total` - 1, made ahead by worker processes where there are any."""
+    """This process's part of the steps `first` to `total` - 1, made ahead by worker processes where there are any.
+
+    left_out: steps whose samples are never used; from the first of them on every step has the samples of a later one.
+    """
     config = samples.config
     if config.batch % world:
         raise ValueError(f"a batch of {config.batch} cannot be dealt out evenly to {world} processes")
-    numbers = [
-        list(range(step * config.batch + rank, (step + 1) * config.batch, world)) for step in range(first, total)
-    ]
+    takes = [step + len(left_out) if step >= left_out.start and left_out else step for step in range(first, total)]
+    numbers = [list(range(of * config.batch + rank, (of + 1) * config.batch, world)) for of in takes]
     loader: DataLoader[tuple[int, Sample]] = DataLoader(
         _Numbered(samples),
         batch_sampler=numbers,
@@ -197,7 +219,8 @@ def batches(
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=4 if workers else None,
     )
-    yield from loader
+    for step, batch in zip(range(first, total), loader, strict=True):
+        yield replace(batch, step=step)
 
 
 def _one_thread(worker: int) -> None:
