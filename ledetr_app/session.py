@@ -54,6 +54,7 @@ from ledetr.errors import LeDetrError
 from ledetr.weights_file import find_weights, search_folders
 from ledetr_app.model_loader import ModelLoader, NoWeightsHere
 from ledetr_app.pictures import output_path, save_snapshot
+from ledetr_app.playlist import Playlist
 from ledetr_app.seeking import Seeks
 from ledetr_app.selection import Selection, follow, select
 from ledetr_app.settings import MAX_RECENTS, LoadedSettings, Settings, load_settings, save_settings
@@ -103,6 +104,8 @@ class Session:
         self._detector: FrameDetector | None = None
         self._shown: Result | None = None
         self._selection: Selection | None = None
+        self._plays = True  # what the user wants; pictures and stepping do not lead to the next of the queue
+        self._is_video = False
         self.state = _initial_state(loaded)
         self.pipeline = Pipeline(None, clock=self.clock, on_result=self._on_result, on_event=self._on_event)
         self._control = Worker("session", self.report)
@@ -120,16 +123,58 @@ class Session:
     # Source
 
     def open_source(self, source: str | Path) -> None:
-        """Open a path, address, camera or test pattern in place of what is open."""
+        """Open a path, address, camera or test pattern in place of what is open; the queue waits."""
+        self._change(queue=self.state.queue.playing(None))
+        self._open_soon(source)
+
+    def open_files(self, paths: Sequence[str]) -> None:
+        """Open one path; several become the queue, and are played in turn."""
+        if len(paths) == 1:
+            self.open_source(paths[0])
+        elif paths:
+            self._change(queue=Playlist.of(paths), queue_panel=True)
+            self.play_queued(0)
+
+    def play_queued(self, row: int) -> None:
+        """Play this one of the queue now."""
+        queue = self.state.queue
+        if 0 <= row < len(queue.paths):
+            self._change(queue=queue.playing(row))
+            self._open_soon(queue.paths[row])
+
+    def play_neighbour(self, by: int) -> None:
+        """Play the next (1) or the previous (-1) file of the queue."""
+        row = self.state.queue.neighbour(by)
+        if row is not None:
+            self.play_queued(row)
+
+    def remove_queued(self, row: int) -> None:
+        """Take one out of the queue; what is played goes on."""
+        queue = self.state.queue
+        if 0 <= row < len(queue.paths):
+            self._change(queue=queue.without(row))
+
+    def clear_queue(self) -> None:
+        """Forget the queue; what is played goes on."""
+        self._change(queue=Playlist())
+
+    def set_queue_panel(self, shown: bool) -> None:
+        """Unfold or fold the list of the queue."""
+        self._change(queue_panel=shown)
+
+    def _open_soon(self, source: str | Path) -> None:
+        self._plays = True
         self._change(opening=mask_url(str(source)) if "://" in str(source) else Path(source).name, problem=None)
         self._control.submit(lambda: self._open(source))
 
     def play(self) -> None:
         """Go on; from the end of a file, begin again."""
+        self._plays = True
         self._control.submit(self._then_sync(self.pipeline.play))
 
     def pause(self) -> None:
         """Hold the picture."""
+        self._plays = False
         self._control.submit(self._then_sync(self.pipeline.pause))
 
     def toggle_play(self) -> None:
@@ -208,6 +253,7 @@ class Session:
     def step(self, frames: int) -> None:
         """One frame on (1) or back (-1), paused."""
         if self.state.has_source:
+            self._plays = False
             self._control.submit(self._then_sync(lambda: self.pipeline.step(frames)))
 
     def look_for_cameras(self) -> None:
@@ -438,9 +484,11 @@ class Session:
             self._change(opening=spec.display_name, loss=None)
             self._stop_recording()
             self.pipeline.open(spec)
-        except LeDetrError:
-            self._change(opening="")
-            raise
+        except LeDetrError as error:
+            self._change(opening="", problem=problem_of(error))
+            self._play_on()
+            return
+        self._is_video = isinstance(spec, VideoSpec)
         text = _memorable(spec, source)
         if text is not None:
             self._change(recents=(text, *(r for r in self.state.recents if r != text))[:MAX_RECENTS])
@@ -569,6 +617,8 @@ class Session:
                 self._on_opened(info)
             case Eof():
                 self._change(ended=True)
+                if self._is_video:
+                    self._play_on()
             case Stalled():
                 self._change(loss=Loss(self.clock.now_ns()))
             case Reconnecting(attempt, next_in_s):
@@ -578,6 +628,7 @@ class Session:
                 self._change(loss=None)
             case Failed(error):
                 self._change(opening="", loss=None, problem=problem_of(error))
+                self._play_on()
             case RecordingEnded(path, error):
                 self._on_recording_ended(path, error)
             case Stopped(orphans):
@@ -586,6 +637,16 @@ class Session:
                 self._change(source=None, loss=None, ended=False)
         self._sync()
         self.on_result()
+
+    def _play_on(self) -> None:
+        """The next of the queue, where one of it has come to its end, good or bad, while it was played."""
+        queue = self.state.queue
+        following = queue.neighbour(1)
+        if queue.at is None or following is None or not self._plays or self.state.opening:
+            return
+        problem = self.state.problem
+        self.play_queued(following)
+        self._change(problem=problem)  # of the file before; it stays until the user has read it
 
     def _on_opened(self, info: SourceInfo) -> None:
         self._change(source=info, opening="", loss=None, ended=False, in_s=None, out_s=None, loop=False, view=View())

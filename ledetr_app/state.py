@@ -9,6 +9,7 @@ from pathlib import Path
 from ledetr.chain.pipeline import FrameDetector, State
 from ledetr.chain.sources import SourceInfo
 from ledetr_app.class_filter import ClassFilter
+from ledetr_app.playlist import Playlist
 from ledetr_app.viewport import View
 
 DEFAULT_CONF = 0.5
@@ -82,6 +83,7 @@ class SessionState:
     lines, 1.0 as usual. view: which part of the picture is seen. stats: the meters stand over it.
     recording: the file being written.
     cameras: what opens each, and its name; None = not looked for yet.
+    queue: files that are played in turn. queue_panel: its list is shown where there is one.
     """
 
     phase: State = State.IDLE
@@ -110,6 +112,8 @@ class SessionState:
     cameras: tuple[tuple[str, str], ...] | None = None
     theme: str = "system"
     side_panel: bool = False
+    queue: Playlist = field(default_factory=Playlist)
+    queue_panel: bool = True
     stats: bool = False
     problem: Problem | None = None
     toast: Toast | None = None

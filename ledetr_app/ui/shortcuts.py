@@ -95,6 +95,10 @@ class Actions:
             "loop",
         ):
             self[name].setEnabled(seekable)
+        self["queue_panel"].setChecked(state.queue_panel)
+        self["queue_panel"].setEnabled(bool(state.queue.paths))
+        self["next_file"].setEnabled(state.queue.neighbour(1) is not None)
+        self["previous_file"].setEnabled(state.queue.neighbour(-1) is not None)
         self["clear_points"].setEnabled(state.in_s is not None or state.out_s is not None)
         for name in ("play", "stop", "step_back", "step_on"):
             self[name].setEnabled(state.has_source)
@@ -154,6 +158,8 @@ def _player_commands(session: Session) -> list[Command]:
         Command("real_time", _tr("Real time"), ("Backspace",), "", lambda: session.set_speed(1.0)),
         Command("to_start", _tr("To the start"), ("Home",), "", to_start),
         Command("to_end", _tr("To the end"), ("End",), "", to_end),
+        Command("next_file", _tr("Next of the queue"), ("N", ">"), "", lambda: session.play_neighbour(1)),
+        Command("previous_file", _tr("Previous of the queue"), ("P", "<"), "", lambda: session.play_neighbour(-1)),
         Command("point_in", _tr("In point here"), ("Shift+I",), "", lambda: session.set_point_here("in")),
         Command("point_out", _tr("Out point here"), ("Shift+O",), "", lambda: session.set_point_here("out")),
         Command("clear_points", _tr("Clear in and out points"), ("Shift+X",), "", session.clear_points),
@@ -199,6 +205,14 @@ def _model_commands(session: Session) -> list[Command]:
         Command("scores", _tr("Scores"), (), "", lambda: session.show(scores=not session.state.scores), True),
         Command("stats", _tr("Numbers"), ("I",), "", lambda: session.set_stats(not session.state.stats), True),
         *lines,
+        Command(
+            "queue_panel",
+            _tr("Queue"),
+            ("Q",),
+            "",
+            lambda: session.set_queue_panel(not session.state.queue_panel),
+            True,
+        ),
         Command(
             "side_panel",
             _tr("Class list"),

@@ -195,6 +195,10 @@ class VideoView(QWidget):
         if self._session.state.loss is not None:
             painter.fillRect(target, QColor(0, 0, 0, 150))
             return  # boxes of long ago say nothing about now
+        selected = self._session.selected
+        if selected is not None:  # under the marks, so that its label can be read
+            x0, y0, x1, y1 = (float(value) for value in selected.xyxy[0])
+            paint_selection(painter, self._rect_of(placed, (x0, y0, x1, y1)))
         painter.save()
         painter.setClipRect(target)
         painter.translate(target.topLeft())
@@ -202,10 +206,6 @@ class VideoView(QWidget):
         fitted = place(View(), placed.source_wh, (self.width(), self.height())).size_wh
         paint_marks(painter, self._session.marks(picture.result, size_hw, fitted[::-1]))
         painter.restore()
-        selected = self._session.selected
-        if selected is not None:
-            x0, y0, x1, y1 = (float(value) for value in selected.xyxy[0])
-            paint_selection(painter, self._rect_of(placed, (x0, y0, x1, y1)))
 
     def _paint_words(self, painter: QPainter) -> None:
         self.words.clear()

@@ -27,6 +27,7 @@ from ledetr_app.ui.errors import ErrorBar
 from ledetr_app.ui.panels.classes import ClassPanel
 from ledetr_app.ui.panels.display import DisplayPanel
 from ledetr_app.ui.panels.model import ModelPanel
+from ledetr_app.ui.panels.queue import QueuePanel
 from ledetr_app.ui.panels.recording import RecordingPanel
 from ledetr_app.ui.panels.source import SourcePanel
 from ledetr_app.ui.panels.stats import StatsPanel
@@ -144,7 +145,7 @@ class Window(QMainWindow):
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         """Say yes to files, folders and addresses."""
-        if _dropped(event.mimeData()) is not None:
+        if _dropped(event.mimeData()):
             event.acceptProposedAction()
             self.view.set_drop_welcome(True)
 
@@ -153,16 +154,16 @@ class Window(QMainWindow):
         self.view.set_drop_welcome(False)
 
     def dropEvent(self, event: QDropEvent) -> None:
-        """Weights become the model, anything else the source."""
+        """Weights become the model, anything else the source; several files the queue."""
         self.view.set_drop_welcome(False)
-        text = _dropped(event.mimeData())
-        if text is None:
+        texts = _dropped(event.mimeData())
+        if not texts:
             return
         event.acceptProposedAction()
-        if Path(text).suffix in (".safetensors", ".onnx", ".xml"):
-            self.session.set_model(text)
-        else:
-            self.session.open_source(text)
+        weights = [text for text in texts if Path(text).suffix.lower() in (".safetensors", ".onnx", ".xml")]
+        if weights:
+            self.session.set_model(weights[-1])
+        self.session.open_files([text for text in texts if text not in weights])
 
     # Building
 
@@ -208,11 +209,12 @@ class Window(QMainWindow):
         starts += ["open_file", "open_folder", "open_camera", "open_address", "open_pattern"]
         self.empty = EmptyState(session, theme, [actions[name] for name in starts], self.view)
         self.classes = ClassPanel(session)
+        self.queue = QueuePanel(session)
         self.timeline = TimelinePanel(session, theme, actions)
         self.stats = StatsPanel(session)
         self.toast = ToastBox(session, self.view)
         self.stats_overlay = StatsOverlay(session, self.view)
-        self.keys_sheet = Sheet(self.tr("Keyboard shortcuts"), theme, self.view, columns=2)
+        self.keys_sheet = Sheet(self.tr("Keyboard shortcuts"), theme, self.view, columns=3)
         self.about_sheet = Sheet(self.tr("About Le-DETR"), theme, self.view)
         self.about_sheet.fill([
             (self.tr("Version"), ledetr.__version__),
@@ -228,6 +230,7 @@ class Window(QMainWindow):
             self.view,
             self.empty,
             self.classes,
+            self.queue,
             self.timeline,
             self.stats,
             self.stats_overlay,
@@ -252,7 +255,11 @@ class Window(QMainWindow):
         middle = QHBoxLayout()
         middle.setSpacing(0)
         middle.addWidget(self.view, 1)
-        middle.addWidget(self.classes)
+        side = QVBoxLayout()
+        side.setSpacing(0)
+        side.addWidget(self.classes, 3)
+        side.addWidget(self.queue, 2)
+        middle.addLayout(side)
         central = QWidget()
         column = QVBoxLayout(central)
         column.setContentsMargins(0, 0, 0, 0)
@@ -272,10 +279,11 @@ class Window(QMainWindow):
             (self.tr("&File"), ["open_file", "open_folder", "open_address", None, "snapshot", "snapshot_clean",
                                 "copy", "copy_boxes", "record", None, "quit"]),
             (self.tr("&Play"), ["play", "stop", None, "step_on", "step_back", None, "on_5", "back_5", "on_1", "back_1",
-                                "on_60", "back_60", "to_start", "to_end", None, "point_in", "point_out", "clear_points",
+                                "on_60", "back_60", "to_start", "to_end", None,
+                                "next_file", "previous_file", None, "point_in", "point_out", "clear_points",
                                 "loop", None, "slower", "faster", "real_time"]),
             (self.tr("&Model"), ["model_n", "model_m", "model_l", "model_x", None, "score_up", "score_down"]),
-            (self.tr("&View"), ["boxes", "labels", "scores", "lines", "stats", "side_panel", None,
+            (self.tr("&View"), ["boxes", "labels", "scores", "lines", "stats", "side_panel", "queue_panel", None,
                                 "zoom_in", "zoom_out", "zoom_fit", "zoom_full", None,
                                 "theme_system", "theme_light", "theme_dark", None, "fullscreen"]),
             (self.tr("&Help"), ["keys", "about"]),
@@ -322,7 +330,7 @@ class Window(QMainWindow):
             QGuiApplication.clipboard().setImage(image)
 
     def _ask_for_file(self) -> None:
-        self._ask(QFileDialog.FileMode.ExistingFile, self.tr("Open a video or picture"))
+        self._ask(QFileDialog.FileMode.ExistingFiles, self.tr("Open videos or pictures"))
 
     def _ask_for_folder(self) -> None:
         self._ask(QFileDialog.FileMode.Directory, self.tr("Open a folder of pictures"))
@@ -331,7 +339,7 @@ class Window(QMainWindow):
         dialog = QFileDialog(self, title)
         dialog.setFileMode(mode)
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        dialog.fileSelected.connect(lambda path: self.session.open_source(Path(path)))
+        dialog.filesSelected.connect(self.session.open_files)
         dialog.open()  # not exec(): the picture goes on meanwhile
 
     def _open_sample(self) -> None:
@@ -356,9 +364,9 @@ class Window(QMainWindow):
             self.setWindowState(Qt.WindowState.WindowMaximized)
 
 
-def _dropped(data: QMimeData) -> str | None:
-    """Path or address of what is dragged; the first of several."""
-    for url in data.urls():
-        return url.toLocalFile() if url.isLocalFile() else url.toString()
+def _dropped(data: QMimeData) -> list[str]:
+    """Paths and addresses of what is dragged."""
+    if data.hasUrls():
+        return [url.toLocalFile() if url.isLocalFile() else url.toString() for url in data.urls()]
     text = data.text().strip() if data.hasText() else ""
-    return text if text and "\n" not in text and len(text) <= 4096 else None
+    return [text] if text and "\n" not in text and len(text) <= 4096 else []

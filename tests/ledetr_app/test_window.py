@@ -272,7 +272,7 @@ def test_ctrl_o_asks_for_a_file_without_waiting(qtbot, window, session, clip):
     press(qtbot, window, "Ctrl+O")
     dialogs = window.findChildren(QFileDialog)
     assert len(dialogs) == 1
-    dialogs[0].fileSelected.emit(str(clip))
+    dialogs[0].filesSelected.emit([str(clip)])
     qtbot.waitUntil(lambda: session.state.source is not None and session.state.source.display_name == "clip.mp4")
     dialogs[0].close()
 
@@ -732,6 +732,85 @@ def test_drop_weights(qtbot, window, session, loader, tmp_path):
     assert session.state.loading == str(tmp_path / "mine.safetensors")
     loader.gate.set()
     qtbot.waitUntil(lambda: session.state.loading is None)
+
+
+def _urls(*paths):
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
+    return data
+
+
+@pytest.fixture
+def three_clips(make_clip, tmp_path):
+    return [make_clip(tmp_path / f"{name}.mp4", frames=8) for name in ("one", "two", "three")]
+
+
+def test_several_files_are_played_in_turn(qtbot, window, session, three_clips):
+    assert _drop(window, _urls(*three_clips))
+    assert [Path(path).stem for path in session.state.queue.paths] == ["one", "two", "three"]
+    qtbot.waitUntil(lambda: session.state.ended and session.state.queue.at == 2, timeout=10_000)
+    assert session.state.recents == tuple(str(path) for path in reversed(three_clips))
+    qtbot.waitUntil(lambda: window.queue.title.text() == "Queue  3 / 3")
+    assert [window.queue.list.item(i).text() for i in range(3)] == ["one.mp4", "two.mp4", "▶ three.mp4"]
+    assert window.queue.isVisible()
+    press(qtbot, window, "Q")
+    assert session.state.queue_panel is False
+    qtbot.waitUntil(lambda: not window.queue.isVisible())
+
+
+def test_a_broken_file_does_not_hold_up_the_queue(qtbot, window, session, three_clips, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video at all")
+    assert _drop(window, _urls(broken, tmp_path / "gone.mp4", three_clips[0]))
+    qtbot.waitUntil(lambda: session.state.ended and session.state.queue.at == 2, timeout=10_000)
+    assert session.state.source.display_name == "one.mp4"
+    assert "gone.mp4" in session.state.problem.sentence
+    assert window.errors.isVisible()
+
+
+def test_queue_by_hand(qtbot, window, session, three_clips):
+    session.open_files([str(path) for path in three_clips])
+    session.pause()
+    qtbot.waitUntil(lambda: session.state.source is not None and session.state.queue.at == 0)
+    rows = window.queue.list
+    qtbot.waitUntil(window.actions_by_name["next_file"].isEnabled)
+    press(qtbot, window, "N")
+    assert session.state.queue.at == 1
+    session.pause()
+    qtbot.waitUntil(window.actions_by_name["previous_file"].isEnabled)
+    press(qtbot, window, "P")
+    assert session.state.queue.at == 0
+    session.pause()
+    qtbot.waitUntil(lambda: rows.count() == 3)
+    rows.setCurrentRow(2)
+    qtbot.keyClick(rows, Qt.Key.Key_Return)
+    assert session.state.queue.at == 2
+    session.pause()
+    rows.setCurrentRow(0)
+    qtbot.keyClick(rows, Qt.Key.Key_Delete)
+    assert (len(session.state.queue.paths), session.state.queue.at) == (2, 1)
+    qtbot.waitUntil(lambda: rows.item(1).text() == "▶ three.mp4")
+    rows.itemDoubleClicked.emit(rows.item(0))
+    assert session.state.queue.current == str(three_clips[1])
+    qtbot.mouseClick(window.queue.clear_button, Qt.MouseButton.LeftButton)
+    assert session.state.queue.paths == ()
+    qtbot.waitUntil(lambda: not window.queue.isVisible())
+
+
+def test_another_source_leaves_the_queue_where_it_is(qtbot, window, session, three_clips):
+    session.open_files([str(path) for path in three_clips])
+    session.open_source(PATTERN)
+    assert session.state.queue.at is None and len(session.state.queue.paths) == 3
+    qtbot.waitUntil(lambda: session.state.source is not None and session.state.source.live, timeout=10_000)
+
+
+def test_weights_among_files_go_to_the_model(qtbot, window, session, loader, clip, tmp_path):
+    loader.gate.clear()
+    assert _drop(window, _urls(clip, tmp_path / "mine.ONNX"))
+    assert session.state.loading == str(tmp_path / "mine.ONNX")
+    assert session.state.queue.paths == ()
+    qtbot.waitUntil(lambda: session.state.source is not None, timeout=10_000)
+    loader.gate.set()
 
 
 @pytest.mark.parametrize("text", ["", "two\nlines"])

@@ -9,7 +9,6 @@ from PySide6.QtCore import QSignalBlocker, Qt
 from PySide6.QtWidgets import (
     QApplication,
     QFrame,
-    QGridLayout,
     QHBoxLayout,
     QLabel,
     QLineEdit,
@@ -138,13 +137,14 @@ class ClassPanel(QFrame):
         self.threshold.valueChanged.connect(lambda hundredths: self._set_conf(hundredths / 100))
         self.like_all.clicked.connect(lambda: self._set_conf(None))
         box = QWidget()
-        grid = QGridLayout(box)
-        grid.setContentsMargins(0, 0, 0, 0)
-        grid.setVerticalSpacing(2)
-        grid.addWidget(self.threshold_name, 0, 0)
-        grid.addWidget(self.like_all, 0, 1, 1, 2)
-        grid.addWidget(self.threshold, 1, 0, 1, 2)
-        grid.addWidget(self.threshold_value, 1, 2)
+        column = QVBoxLayout(box)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(2)
+        for widgets in ((self.threshold_name, self.like_all), (self.threshold, self.threshold_value)):
+            row = QHBoxLayout()
+            row.addWidget(widgets[0], 1)
+            row.addWidget(widgets[1])
+            column.addLayout(row)
         return box
 
     def _set_conf(self, conf: float | None) -> None:
