@@ -27,12 +27,17 @@ def xywh_to_xyxy(boxes_xywh: np.ndarray) -> np.ndarray:
 
 def box_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> np.ndarray:
     """(N, 4) and (M, 4) to (N, M): intersection over union as float, 0 for empty boxes; whole pixels may come in."""
-    low = np.maximum(a_xyxy[:, None, :2], b_xyxy[None, :, :2])
-    high = np.minimum(a_xyxy[:, None, 2:], b_xyxy[None, :, 2:])
+    return paired_iou(a_xyxy[:, None], b_xyxy[None])
+
+
+def paired_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> np.ndarray:
+    """The same of boxes that stand beside each other: (..., 4) and (..., 4), broadcast, to (...)."""
+    low = np.maximum(a_xyxy[..., :2], b_xyxy[..., :2])
+    high = np.minimum(a_xyxy[..., 2:], b_xyxy[..., 2:])
     inter = np.clip(high - low, 0, None).prod(-1)
-    area_a = np.clip(a_xyxy[:, 2:] - a_xyxy[:, :2], 0, None).prod(-1)
-    area_b = np.clip(b_xyxy[:, 2:] - b_xyxy[:, :2], 0, None).prod(-1)
-    union = area_a[:, None] + area_b[None, :] - inter
+    area_a = np.clip(a_xyxy[..., 2:] - a_xyxy[..., :2], 0, None).prod(-1)
+    area_b = np.clip(b_xyxy[..., 2:] - b_xyxy[..., :2], 0, None).prod(-1)
+    union = area_a + area_b - inter
     iou = np.zeros(inter.shape, np.result_type(inter, 1.0))
     np.divide(inter, union, out=iou, where=union > 0)
     return iou

@@ -160,14 +160,15 @@ class Detector:
                 raise UsageError(f"{str(path)!r} was exported for {input_hw}, imgsz={imgsz} needs another export")
             if file.info is not None:
                 return cls._of_weights(file.backend, file.info, path.stem, random_weights=file.random_weights)
-            return cls._of_others(file, path)
+            return cls.of_others(file, path)
         except BaseException:
             file.backend.close()
             raise
 
     @classmethod
-    def _of_others(cls, file: ModelFile, path: Path) -> Detector:
-        """A file that names no classes: COCO's where it tells 80 apart, else numbers; one run shows that it works."""
+    def of_others(cls, file: ModelFile, path: Path) -> Detector:
+        """A detector of a file that names no classes: COCO's where it tells 80 apart, else numbers; one run shows that
+        it works."""
         if file.classes is None:
             raise WeightsError(f"{str(path)!r} does not show how many classes it tells apart, so none can be named")
         is_coco = file.classes == len(COCO_NAMES)

@@ -37,12 +37,13 @@ class Node:
 
 @dataclass(slots=True)
 class OnnxFile:
-    """content: the whole file. scalars: constants of one number, by name."""
+    """content: the whole file. outputs: names of what the graph gives. scalars: constants of one number, by name."""
 
     path: Path
     content: bytes
     metadata: dict[str, str] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
     scalars: dict[str, float] = field(default_factory=dict)
     functions: set[tuple[str, str]] = field(default_factory=set)
 
@@ -135,6 +136,8 @@ def _read_graph(file: OnnxFile, graph: Message, depth: int) -> None:
             _read_node(file, _message(value), depth)
         elif number == 5:
             _read_tensor(file, _message(value), None)
+        elif number == 12 and depth == 0:
+            file.outputs += _texts(_message(value), 1)
         elif number == 15:
             _read_sparse(file, _message(value))
 

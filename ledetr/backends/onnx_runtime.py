@@ -73,20 +73,20 @@ class OnnxBackend:
 def open_onnx(file: OnnxFile, *, threads: int | None = None) -> OnnxBackend | RankedBackend:
     """An engine on a checked file, ours or one of D-FINE, DEIM or RT-DETR. WeightsError for one that does not run."""
     try:
-        session = _session(file.content, threads)
+        session = open_session(file.content, threads)
     except ENGINE_ERRORS as error:
         raise WeightsError(
-            f"{str(file.path)!r} is no ONNX file that ONNX Runtime can open: {_first_line(error)}"
+            f"{str(file.path)!r} is no ONNX file that ONNX Runtime can open: {first_line(error)}"
         ) from error
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = [value.name for value in session.get_outputs()]
     if tuple(inputs) == OURS[:1] and outputs == RAW_OUTPUTS:
-        _input_hw(file.path, inputs["pixels"], "tensor(uint8)", channels=3)
+        picture_hw(file.path, inputs["pixels"], "tensor(uint8)", channels=3)
         return OnnxBackend(session, threads=threads)
     if set(outputs) == set(OUTPUTS) and set(inputs) == set(OURS):
-        return _ranked(session, "pixels", _input_hw(file.path, inputs["pixels"], "tensor(uint8)", channels=3))
+        return _ranked(session, "pixels", picture_hw(file.path, inputs["pixels"], "tensor(uint8)", channels=3))
     if set(outputs) == set(OUTPUTS) and set(inputs) == set(OTHERS):
-        return _ranked(session, "images", _input_hw(file.path, inputs["images"], "tensor(float)", channels=1))
+        return _ranked(session, "images", picture_hw(file.path, inputs["images"], "tensor(float)", channels=1))
     raise WeightsError(
         f"{str(file.path)!r} is an ONNX file of another form: it takes {_listed(list(inputs))} and gives "
         f"{_listed(outputs)}; known are files of 'ledetr export' and exports of D-FINE, DEIM and RT-DETR, which take "
@@ -101,7 +101,7 @@ def _ranked(session: Any, picture: str, input_hw: tuple[int, int]) -> RankedBack
         try:
             return dict(zip(names, session.run(names, inputs), strict=True))
         except ENGINE_ERRORS as error:
-            raise WeightsError(f"ONNX Runtime cannot run this model file: {_first_line(error)}") from error
+            raise WeightsError(f"ONNX Runtime cannot run this model file: {first_line(error)}") from error
 
     shapes = {value.name: value.shape for value in session.get_inputs()}
     fixed = any(isinstance(shape[0], int) for shape in shapes.values())
@@ -109,7 +109,7 @@ def _ranked(session: Any, picture: str, input_hw: tuple[int, int]) -> RankedBack
     return RankedBackend(info, call, picture=picture, whole_batches=not fixed)
 
 
-def _input_hw(path: Path, value: Any, kind: str, *, channels: int) -> tuple[int, int]:
+def picture_hw(path: Path, value: Any, kind: str, *, channels: int) -> tuple[int, int]:
     """Height and width of the picture input; WeightsError unless it is (B, H, W, 3) or (B, 3, H, W) of fixed size."""
     shape = list(value.shape)
     if value.type != kind or len(shape) != 4 or shape[channels] != 3 or (isinstance(shape[0], int) and shape[0] != 1):
@@ -133,23 +133,24 @@ def _open_source(source: ModelSource, threads: int | None) -> Any:
     folder = None if key is None else find_entry(key)
     if key is not None and folder is not None:
         try:
-            return _session((folder / MODEL_NAME).read_bytes(), threads)
+            return open_session((folder / MODEL_NAME).read_bytes(), threads)
         except ENGINE_ERRORS as error:
-            discard_entry(key, _first_line(error))
+            discard_entry(key, first_line(error))
     content = source.export_onnx()
     if key is not None:
         store_entry(key, lambda part: _write(part / MODEL_NAME, content))
     try:
-        return _session(content, threads)
+        return open_session(content, threads)
     except ENGINE_ERRORS as error:
-        raise BackendUnavailable(f"ONNX Runtime cannot run this model: {_first_line(error)}") from error
+        raise BackendUnavailable(f"ONNX Runtime cannot run this model: {first_line(error)}") from error
 
 
 def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _session(content: bytes, threads: int | None) -> Any:
+def open_session(content: bytes, threads: int | None) -> Any:
+    """A session on the processor; raises what is in ENGINE_ERRORS."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
@@ -157,5 +158,6 @@ def _session(content: bytes, threads: int | None) -> Any:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The engine's own words, short enough for a sentence."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("ledetr.cli.evaluate:evaluate", "Average precision on a COCO data set."),
     "train": ("ledetr.cli.training:train_app", "Train or fine-tune on your own pictures."),
     "check-data": ("ledetr.cli.training:check_data_app", "Say whether a data set is fit to train on."),
+    "label": ("ledetr.cli.training:label_app", "Write labels that detectors make: pseudo-labels with scores."),
     "doctor": ("ledetr.cli.doctor:doctor", "Say what works on this machine and what is missing."),
     "gui": ("ledetr.cli.gui:app", "Open the window."),
 }

@@ -19,8 +19,11 @@ class Show(Protocol):
 
 
 @contextmanager
-def shown_progress(name: str, *, unit: str, quiet: bool) -> Iterator[Show]:
-    """A function to call with each step. name: of the job, "" for none; unit: what is counted, in the plural."""
+def shown_progress(name: str, *, unit: str, quiet: bool, rate_unit: str | None = None) -> Iterator[Show]:
+    """A function to call with each step. name: of the job, "" for none; unit: what is counted, in the plural.
+
+    rate_unit: what the rate is of; default frames a second.
+    """
     if quiet:
         yield lambda done, total, seconds_left, fps=None: None
     elif sys.stderr.isatty():
@@ -35,10 +38,13 @@ def shown_progress(name: str, *, unit: str, quiet: bool) -> Iterator[Show]:
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(name or unit, total=None, rate="")
             yield lambda done, total, seconds_left, fps=None: bar.update(
-                task, completed=done, total=total and max(total, done), rate="" if fps is None else f"{fps:.1f} fps"
+                task,
+                completed=done,
+                total=total and max(total, done),
+                rate="" if fps is None else f"{fps:.1f} {rate_unit or 'fps'}",
             )
     else:
-        yield _plain_lines(f"{name}: " if name else "", unit)
+        yield _plain_lines(f"{name}: " if name else "", unit, rate_unit or "fps end to end")
 
 
 @contextmanager
@@ -49,7 +55,7 @@ def counted(what: str, total: int, *, quiet: bool = False) -> Iterator[Callable[
         yield lambda done: show(done, total, (time.monotonic() - started_s) / done * (total - done) if done else None)
 
 
-def _plain_lines(name: str, unit: str) -> Show:
+def _plain_lines(name: str, unit: str, rate_unit: str) -> Show:
     said_s = time.monotonic()
 
     def show(done: int, total: int | None, seconds_left: float | None, fps: float | None = None) -> None:
@@ -58,7 +64,7 @@ def _plain_lines(name: str, unit: str) -> Show:
             return
         said_s = time.monotonic()
         of = "" if total is None else f" of {total}"
-        rate = "" if fps is None else f", {fps:.1f} fps end to end"
+        rate = "" if fps is None else f", {fps:.1f} {rate_unit}"
         left = "" if seconds_left is None else f", {seconds_left:.0f} s left"
         sys.stderr.write(f"{name}{done}{of} {unit}{rate}{left}\n")
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""`ledetr train` and `ledetr check-data`: training's own commands, each in a process of its own."""
+"""`ledetr train`, `check-data` and `label`: training's own commands, each in a process of its own."""
 
 import subprocess
 import sys
@@ -10,6 +10,7 @@ _AS_IT_STANDS = {"ignore_unknown_options": True, "allow_extra_args": True, "help
 
 train_app = typer.Typer(add_completion=False)
 check_data_app = typer.Typer(add_completion=False)
+label_app = typer.Typer(add_completion=False)
 
 
 @train_app.command(context_settings=_AS_IT_STANDS)
@@ -22,6 +23,12 @@ def train(ctx: typer.Context) -> None:
 def check_data(ctx: typer.Context) -> None:
     """Say whether a data set is fit to train on; `--help` lists the options."""
     raise typer.Exit(_call("training.check_data", ctx.args))
+
+
+@label_app.command(context_settings=_AS_IT_STANDS)
+def label(ctx: typer.Context) -> None:
+    """Write labels that detectors make, with their scores; `--help` lists the options."""
+    raise typer.Exit(_call("training.label", ctx.args))
 
 
 def _call(module: str, words: list[str]) -> int:
