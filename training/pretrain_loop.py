@@ -1,0 +1,588 @@
+"""The loop of pretraining: one process or several, stopped and gone on with at any step.
+
+Sample k of the run is picture perm(pass)[k mod N] with the view of (seed, pass, picture); step s consists of the
+samples s * batch to (s + 1) * batch - 1. Places 2k and 2k + 1 of a step may be mixed, so a process takes whole pairs.
+All that is random is a function of these numbers: nothing is saved but the next step, and on a CPU a run that was
+stopped ends with the same bits as one that was not.
+"""
+
+import copy
+import hashlib
+import json
+import math
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from ledetr import __version__
+from ledetr.errors import LeDetrError, UsageError
+from ledetr.model.backbone import LiteNat, build_backbone
+from ledetr.model.config import ModelConfig
+from training.checkpoint import Checkpoints, Snapshot
+from training.config import differing_fields
+from training.data.classify_augment import DROP, drawn_mixing, mixed, plain_view, view
+from training.data.collate import order_of_pass, rng_of
+from training.data.imagefolder import PictureSet
+from training.distributed import Team, join_team, leave_team, sync_batch_norms
+from training.ema import EmaBank
+from training.loop import ASK_EVERY, FIRST_SAVE_S, Outcome, Precision, below, stop_on_signals
+from training.optim import (
+    GuardedStep,
+    build_adamw,
+    moments_of,
+    parameter_groups,
+    restore_moments,
+    set_lr,
+    table_of_groups,
+)
+from training.pretrain_distil import STRIDES, Mimicry, Teacher, logit_loss, open_teacher
+from training.pretrain_recipes import DistilConfig, PretrainConfig
+from training.progress import RunProgress
+from training.teachers import load_lite0
+
+SIZE = 103
+"""What the number is drawn for that chooses the side of a step."""
+RECENT_STEPS, MOST_SKIPPED = 200, 10
+JUDGE_BATCH = 32
+
+
+class PretrainingDiverged(LeDetrError):
+    """Too many steps had gradients that were not finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainJob:
+    """All that the processes of a run must know."""
+
+    folder: Path
+    config: PretrainConfig
+    model: ModelConfig
+    train: PictureSet
+    held_out: PictureSet
+    total: int
+    teacher: str | None = None
+    """Name of the teacher; None: labels only."""
+    lite0_start: bool = True
+    """N's trunk starts from the packaged ImageNet weights of EfficientNet-Lite0."""
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    processes: int = 1
+    workers: int = 0
+    threads: int | None = None
+    minutes: float = math.inf
+    log_every: int = 50
+    save_every: int = 500
+    quiet: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassBatch:
+    """This process's part of one step."""
+
+    step: int
+    pixels: Tensor
+    """(b, 3, S, S) uint8."""
+    labels: Tensor
+    """(b,) int64, NO_LABEL where there is none."""
+    places: Tensor
+    """(b,) int64 places in the whole batch."""
+
+
+def places_of(batch: int, rank: int, world: int) -> list[int]:
+    """The places of a batch that a process fills: whole pairs, so that partners meet."""
+    if batch % (2 * world):
+        raise UsageError(
+            f"a batch of {batch} cannot be dealt out in pairs to {world} processes: take a multiple of {2 * world}"
+        )
+    return [place for place in range(batch) if place // 2 % world == rank]
+
+
+def side_of_step(config: PretrainConfig, step: int) -> int:
+    """Side of the input of a step."""
+    return config.sizes[int(rng_of(config.seed, SIZE, step).integers(len(config.sizes)))]
+
+
+class Views(TorchDataset[tuple[int, np.ndarray, int]]):
+    """Number, view and label of a sample by its number."""
+
+    def __init__(self, data: PictureSet, config: PretrainConfig) -> None:
+        self.data, self.config = data, config
+
+    def __getitem__(self, number: int) -> tuple[int, np.ndarray, int]:
+        config, pictures = self.config, len(self.data.entries)
+        epoch, place = divmod(number, pictures)
+        index = int(order_of_pass(config.seed, epoch, pictures)[place])
+        entry = self.data.entries[index]
+        side = side_of_step(config, number // config.batch)
+        rgb = view(entry.read(), side, config.augment, seed=config.seed, epoch=epoch, index=index)
+        return number, rgb, entry.label
+
+
+@dataclass(frozen=True)
+class _Collate:
+    batch: int
+
+    def __call__(self, samples: Sequence[tuple[int, np.ndarray, int]]) -> ClassBatch:
+        rgb = np.stack([rgb for _, rgb, _ in samples])
+        return ClassBatch(
+            step=samples[0][0] // self.batch,
+            pixels=torch.from_numpy(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))),
+            labels=torch.tensor([label for _, _, label in samples]),
+            places=torch.tensor([number % self.batch for number, _, _ in samples]),
+        )
+
+
+def class_batches(
+    data: PictureSet, config: PretrainConfig, *, first: int, total: int, rank: int, world: int, workers: int
+) -> Iterator[ClassBatch]:
+    """This process's part of the steps `first` to `total` - 1."""
+    places = places_of(config.batch, rank, world)
+    loader: DataLoader[Any] = DataLoader(
+        Views(data, config),
+        batch_sampler=[[step * config.batch + place for place in places] for step in range(first, total)],
+        num_workers=workers,
+        collate_fn=_Collate(config.batch),
+        worker_init_fn=_one_thread,
+        multiprocessing_context="spawn" if workers else None,
+        prefetch_factor=4 if workers else None,
+    )
+    yield from loader
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+def plain_batches(data: PictureSet, side: int, crop: float, most: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pictures as they are judged: pixels (b, 3, S, S) uint8 and labels (b,); of a large set the first `most`, evenly
+    taken."""
+    entries = data.entries
+    if most is not None and most < len(entries):
+        entries = tuple(entries[i * len(entries) // most] for i in range(most))
+    for start in range(0, len(entries), JUDGE_BATCH):
+        part = entries[start : start + JUDGE_BATCH]
+        rgb = np.stack([plain_view(entry.read(), side, crop) for entry in part])
+        yield (
+            torch.from_numpy(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))),
+            torch.tensor([entry.label for entry in part]),
+        )
+
+
+class Student(nn.Module):
+    """A backbone with what is needed to train it: a linear head for labels, one for the teacher's answers, adaptors.
+
+    forward takes pixels (B, 3, H, W) float in 0..255 and gives the maps, label logits and teacher logits; a head that
+    the run has no use for gives None.
+    """
+
+    def __init__(self, model: ModelConfig, classes: int, teacher: Teacher | None, distil: DistilConfig | None) -> None:
+        super().__init__()
+        self.mean, self.std = model.pixel_mean, model.pixel_std
+        self.backbone = build_backbone(model.backbone)
+        widths = self.backbone.widths
+        self.head = nn.Linear(widths[-1], classes) if classes else None
+        self.mimicry: Mimicry | None = None
+        self.teacher_head: nn.Linear | None = None
+        if teacher is not None and distil is not None:
+            self.mimicry = Mimicry(widths, teacher.widths, distil)
+            if distil.logit_weight:
+                self.teacher_head = nn.Linear(widths[-1], teacher.classes)
+        for head in (self.head, self.teacher_head):
+            if head is not None:
+                nn.init.trunc_normal_(head.weight, std=0.02)
+                nn.init.zeros_(head.bias)
+
+    def forward(self, pixels: Tensor) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
+        maps = self.backbone((pixels - self.mean) / self.std)
+        pooled = maps[-1].mean((2, 3))
+        label = self.head(pooled) if self.head is not None else None
+        return maps, label, self.teacher_head(pooled) if self.teacher_head is not None else None
+
+
+class DropPath:
+    """Stochastic depth (arXiv:1603.09382) around any block that adds to its input, without touching the block.
+
+    Which samples skip which block is a function of (seed, step, place in the whole batch, block).
+    """
+
+    def __init__(self, backbone: nn.Module, config: PretrainConfig) -> None:
+        self.seed, self.batch = config.seed, config.batch
+        blocks = [m for m in backbone.modules() if _adds_to_its_input(m)]
+        begin = int(len(blocks) * config.drop_path_from)
+        share = len(blocks) - begin
+        self.rates = [config.drop_path * (i + 1) / share for i in range(share)]
+        self.keep: Tensor | None = None
+        if config.drop_path:
+            for index, block in enumerate(blocks[begin:]):
+                block.register_forward_hook(self._hook(index))
+
+    def draw(self, batch: ClassBatch, device: torch.device) -> None:
+        """Decide for this step. Before the first call, and in eval mode, nothing is skipped."""
+        drawn = np.random.default_rng((self.seed, DROP, batch.step)).random((len(self.rates), self.batch))
+        kept = torch.from_numpy(drawn[:, batch.places.numpy()] >= np.array(self.rates)[:, None])
+        self.keep = kept.to(device)
+
+    def _hook(self, index: int) -> Any:
+        def scaled(block: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            if not block.training or self.keep is None:
+                return out
+            weight = self.keep[index].to(out.dtype) / (1 - self.rates[index])
+            return inputs[0] + (out - inputs[0]) * weight[:, None, None, None]
+
+        return scaled
+
+
+def _adds_to_its_input(module: nn.Module) -> bool:
+    name = type(module).__name__
+    return name in ("ResBlock", "NeighborhoodMixer") or bool(getattr(module, "shortcut", False))
+
+
+def starting_student(job: PretrainJob, teacher: Teacher | None) -> Student:
+    """The network before step 0, the same in every process."""
+    torch.manual_seed(job.config.seed)
+    student = Student(job.model, len(job.train.class_names), teacher, job.config.distil if teacher else None)
+    if job.lite0_start and isinstance(student.backbone, LiteNat):
+        load_lite0(student.backbone)
+    return student
+
+
+def pretrain(rank: int, job: PretrainJob) -> Outcome:
+    """One process's whole run, or what is left of it."""
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    team = join_team(job.device, rank=rank, world=job.processes, meeting=job.folder / "meeting")
+    try:
+        with stop_on_signals() as stop:
+            return _pretrain(team, job, stop)
+    finally:
+        leave_team(team)
+
+
+def _pretrain(team: Team, job: PretrainJob, stop: threading.Event) -> Outcome:
+    deadline = time.monotonic() + 60 * job.minutes
+    run = PretrainRun(job, team)
+    first = step = run.resume()
+    stream = class_batches(
+        job.train, job.config, first=first, total=job.total, rank=team.rank, world=team.world, workers=job.workers
+    )
+    judged_after = {round(job.total * (k + 1) / job.config.evaluations) for k in range(job.config.evaluations)}
+    with RunProgress(job.total, first, quiet=job.quiet or not team.first) as progress:
+        for batch in stream:
+            run.step(batch)
+            step = batch.step + 1
+            progress.step(step)
+            if step % job.log_every == 0 or step == job.total:
+                run.report(step, progress)
+            leave = False
+            if step < job.total and (team.world == 1 or step % ASK_EVERY == 0):
+                leave = team.any(stop.is_set() or time.monotonic() > deadline - 2 * run.save_s)
+            if step in judged_after and not leave:
+                run.save(step, run.judge(step, progress) if team.first else None)
+            elif leave or step % job.save_every == 0 or step == job.total:
+                run.save(step)
+            if leave:
+                break
+    return Outcome(step=step, total=job.total, interrupted=stop.is_set())
+
+
+class PretrainRun:
+    """Student, teacher, optimiser, average, log and checkpoints of one process."""
+
+    def __init__(self, job: PretrainJob, team: Team) -> None:
+        self.job, self.team, config = job, team, job.config
+        self.teacher = open_teacher(job.teacher).to(team.device) if job.teacher is not None else None
+        self.model = starting_student(job, self.teacher).to(team.device).train()
+        if team.world > 1:
+            sync_batch_norms(self.model)
+        self.drop_path = DropPath(self.model.backbone, config)
+        factor = config.optimiser.factor(config.batch)
+        self.groups = parameter_groups(
+            self.model,
+            lr=config.optimiser.lr * factor,
+            backbone_lr=config.optimiser.backbone_lr * factor,
+            weight_decay=config.optimiser.weight_decay,
+        )
+        self.optimizer = build_adamw(self.groups, betas=config.optimiser.betas)
+        self.guard = GuardedStep(self.model, self.optimizer, config.optimiser.clip)
+        self.ema = EmaBank(self.model, (config.decay(job.total),), config.ema_ramp)
+        self.rate = config.schedule(job.total)
+        self.average: Student | None = None
+        self.checkpoints = Checkpoints(job.folder / "checkpoints")
+        self.save_s = FIRST_SAVE_S
+        self.sums: dict[str, Tensor] = {}
+        self.summed = 0
+        self.skips: list[tuple[int, int]] = [(0, 0)]
+        self.clock = time.monotonic()
+
+    def resume(self) -> int:
+        """The next step: that of the last checkpoint, or 0. UsageError if the run was started with other words."""
+        if self.checkpoints.last() is None:
+            self._take_statistics()
+            if self.team.first:
+                self._log({"event": "start", "total": self.job.total, **self._extra()})
+            return 0
+        snapshot = self.checkpoints.load()
+        self._refuse_another_run(snapshot.extra)
+        self.model.load_state_dict(below(snapshot.weights, "model/"))
+        self.ema.load_tensors(below(snapshot.weights, "ema/"))
+        restore_moments(self.optimizer, self.groups, dict(snapshot.moments))
+        self.guard.reload_statistics()
+        if self.team.first:
+            self._log({"event": "resume", "step": snapshot.step})
+        return snapshot.step
+
+    def _take_statistics(self) -> None:
+        """Mean and variance of the teacher's maps on plain pictures, before the first step."""
+        if self.teacher is None or self.model.mimicry is None or self.job.config.distil is None:
+            return
+        config = self.job.config
+        stream = plain_batches(
+            self.job.train, config.judge_side, config.judge_crop, self.job.config.distil.statistics_pictures
+        )
+        with torch.no_grad():
+            maps = [self.teacher(pixels.to(self.team.device).float())[0] for pixels, _ in stream]
+        self.model.mimicry.set_statistics(maps)
+        self.ema.load_tensors({f"0/{name}": value for name, value in self.model.state_dict().items()})
+
+    def _refuse_another_run(self, extra: Mapping[str, Any]) -> None:
+        mine = json.loads(json.dumps(self._extra()))
+        keys = ("config", "model", "class_names", "teacher", "total", "pictures_sha256")
+        differing = differing_fields({k: mine.get(k) for k in keys}, {k: extra.get(k) for k in keys})
+        if differing:
+            raise UsageError(
+                f"the run in {str(self.job.folder)!r} was started otherwise ({'; '.join(differing[:3])}); "
+                "give the same options to go on with it, or another folder with -o"
+            )
+
+    def _extra(self) -> dict[str, Any]:
+        names = "\n".join(f"{entry.key} {entry.label}" for entry in self.job.train.entries)
+        return {
+            "config": dict(self.job.config.to_dict()),
+            "model": self.job.model.to_dict(),
+            "class_names": list(self.job.train.class_names),
+            "teacher": self.job.teacher,
+            "total": self.job.total,
+            "pictures_sha256": hashlib.sha256(names.encode()).hexdigest(),
+            "version": __version__,
+        }
+
+    def step(self, batch: ClassBatch) -> None:
+        """One step of the optimiser."""
+        set_lr(self.optimizer, self.rate.factor(batch.step))
+        losses = self.losses(batch)
+        self.optimizer.zero_grad()
+        losses["total"].backward()
+        self.team.sum_gradients(self.guard.parameters)
+        norm, bad = self.guard.step()
+        self.ema.update(batch.step, bad)
+        for name, value in {**losses, "norm": norm / self.team.world}.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach()
+        self.summed += 1
+
+    def losses(self, batch: ClassBatch) -> dict[str, Tensor]:
+        """Sums over this process's pictures by the size of the whole batch; "total" has the gradient."""
+        config, device = self.job.config, self.team.device
+        mixing = drawn_mixing(config.augment, batch.pixels.shape[-1], seed=config.seed, step=batch.step)
+        pixels = mixed(batch.pixels.to(device, non_blocking=True).float(), mixing, pixels=True)
+        self.drop_path.draw(batch, device)
+        narrow = torch.autocast(device.type, torch.bfloat16) if self.job.precision == "bf16" else nullcontext()
+        with narrow:
+            maps, logits, answers = self.model(pixels)
+            taught = None
+            if self.teacher is not None:
+                with torch.no_grad():
+                    taught = self.teacher(pixels)
+            terms: dict[str, tuple[float, Tensor]] = {}
+            if logits is not None:
+                targets = mixed(self._targets(batch.labels.to(device)), mixing, pixels=False)
+                weight = config.distil.label_weight if self.teacher is not None and config.distil else 1.0
+                terms["label"] = weight, _class_loss(logits, targets, config.loss)
+                if config.mesa and batch.step >= config.mesa_from * self.job.total:
+                    terms["mesa"] = config.mesa, _class_loss(logits, self._average_says(pixels), config.loss)
+        if taught is not None:
+            terms |= self._distances(maps, answers, taught)
+        sums = {name: values.sum() / config.batch for name, (_, values) in terms.items()}
+        total = torch.stack([weight * sums[name] for name, (weight, _) in terms.items() if weight]).sum()
+        return {**sums, "total": total}
+
+    def _targets(self, labels: Tensor) -> Tensor:
+        """(b, C) float: smoothed."""
+        classes = len(self.job.train.class_names)
+        smoothing = self.job.config.smoothing
+        return F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
+
+    def _distances(
+        self, maps: list[Tensor], answers: Tensor | None, taught: tuple[list[Tensor], Tensor]
+    ) -> dict[str, tuple[float, Tensor]]:
+        distil, mimicry = self.job.config.distil, self.model.mimicry
+        assert distil is not None and mimicry is not None
+        terms = {}
+        found = mimicry(maps, taught[0])
+        for stride, weight, (loss, cosine) in zip(STRIDES, distil.feature_weights, found, strict=True):
+            terms[f"map_{stride}"] = weight, loss
+            terms[f"cosine_{stride}"] = 0.0, cosine.detach()
+        if answers is not None:
+            terms["logit"] = distil.logit_weight, logit_loss(answers, taught[1], distil.temperature)
+        return terms
+
+    @torch.no_grad()
+    def _average_says(self, pixels: Tensor) -> Tensor:
+        """(b, C) the moving average's answers as targets, in eval mode."""
+        if self.average is None:
+            self.average = copy.deepcopy(self.model).eval()
+        _, logits, _ = functional_call(self.average, self.ema.averages[0], (pixels,))
+        wide: Tensor = logits.float()
+        return wide.sigmoid() if self.job.config.loss == "binary" else wide.softmax(-1)
+
+    def report(self, step: int, progress: RunProgress) -> None:
+        """The means since the last report, over all processes, to the log and to people."""
+        names = sorted(self.sums)
+        totals = self.team.sum(torch.stack([self.sums[name].double() for name in names])).tolist()
+        seconds = time.monotonic() - self.clock
+        means = {name: total / self.summed for name, total in zip(names, totals, strict=True)}
+        rate = self.summed * self.job.config.batch / seconds
+        skipped = int(self.guard.skipped)
+        if self.team.first:
+            figures = {name: round(value, 5) if math.isfinite(value) else None for name, value in means.items()}
+            lr = self.optimizer.param_groups[0]["lr"]
+            self._log(
+                {"event": "steps", "step": step, "steps": self.summed, **figures, "lr": lr, "skipped": skipped}
+                | {"pictures_per_s": round(rate, 2)}
+            )
+            progress.report(step, means["total"], rate, (self.job.total - step) * seconds / self.summed)
+        self.sums, self.summed, self.clock = {}, 0, time.monotonic()
+        self._refuse_divergence(step, skipped)
+
+    def _refuse_divergence(self, step: int, skipped: int) -> None:
+        self.skips = [(at, count) for at, count in self.skips if at > step - RECENT_STEPS] or [self.skips[-1]]
+        recent = skipped - self.skips[0][1]
+        self.skips.append((step, skipped))
+        if recent > MOST_SKIPPED:
+            raise PretrainingDiverged(
+                f"{recent} of the last steps before step {step} had gradients that were not finite and were not made; "
+                f"start again from the checkpoint in {str(self.checkpoints.folder)!r} with half the rate (--lr-scale)"
+            )
+
+    def judge(self, step: int, progress: RunProgress) -> float:
+        """The moving average on the held-out pictures: its figure that counts is returned."""
+        model = copy.deepcopy(self.model)
+        self.ema.copy_to(model, 0)
+        figures = judged(model, self.teacher, self.job, self.team.device)
+        self._log({"event": "judged", "step": step, **figures})
+        progress.note(f"step {step} of {self.job.total}  {figure_words(figures)} on held-out pictures")
+        self.clock = time.monotonic()
+        return figures["top1"] if "top1" in figures else figures["cosine"]
+
+    def save(self, step: int, metric: float | None = None) -> None:
+        """A checkpoint from which the run goes on exactly."""
+        if not self.team.first:
+            return
+        began = time.monotonic()
+        weights = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        weights |= {f"ema/{name}": value for name, value in self.ema.tensors().items()}
+        snapshot = Snapshot(
+            step=step, weights=weights, moments=moments_of(self.optimizer, self.groups), extra=self._extra()
+        )
+        self.checkpoints.save(snapshot, metric=metric)
+        self.save_s = time.monotonic() - began
+
+    def tables(self) -> str:
+        """Groups of parameters, for the beginning of a run."""
+        return table_of_groups(self.groups)
+
+    def _log(self, row: dict[str, Any]) -> None:
+        self.job.folder.mkdir(parents=True, exist_ok=True)
+        with (self.job.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **row}) + "\n")
+
+
+def _class_loss(logits: Tensor, targets: Tensor, kind: str) -> Tensor:
+    """(b,) cross entropy against soft targets, over the softmax or of each class by itself."""
+    if kind == "softmax":
+        return -(targets * F.log_softmax(logits.float(), -1)).sum(-1)
+    return F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").sum(-1)
+
+
+@torch.no_grad()
+def judged(model: Student, teacher: Teacher | None, job: PretrainJob, device: torch.device) -> dict[str, float]:
+    """Figures on the held-out pictures, in 0..1: top1 and top5 with labels; with a teacher the cosine of each stride's
+    map and how often the best class is the teacher's."""
+    model = model.eval().to(device)
+    sums: dict[str, float] = {}
+    stream = plain_batches(job.held_out, job.config.judge_side, job.config.judge_crop)
+    for pixels, labels in stream:
+        pixels, labels = pixels.to(device).float(), labels.to(device)
+        maps, logits, answers = model(pixels)
+        found: dict[str, Tensor] = {}
+        if logits is not None and job.held_out.labelled:
+            best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+            found |= {"top1": best[:, 0], "top5": best.any(1)}
+        if teacher is not None and model.mimicry is not None:
+            theirs, truth = teacher(pixels)
+            cosines = [cosine for _, cosine in model.mimicry(maps, theirs)]
+            found |= {f"cosine_{stride}": cosine for stride, cosine in zip(STRIDES, cosines, strict=True)}
+            found["cosine"] = torch.stack(cosines).mean(0)
+            if answers is not None:
+                found["agrees"] = answers.argmax(1) == truth.argmax(1)
+        for name, values in found.items():
+            sums[name] = sums.get(name, 0.0) + float(values.double().sum())
+    return {name: total / len(job.held_out.entries) for name, total in sums.items()}
+
+
+def figure_words(figures: Mapping[str, float]) -> str:
+    """The figures as words for people."""
+    words = {
+        "top1": "top-1",
+        "top5": "top-5",
+        "agrees": "best class as the teacher's",
+        "cosine": "cosine to the teacher",
+    }
+    return ", ".join(
+        f"{words.get(name, name.replace('_', ' at stride '))} {value:.3f}" for name, value in figures.items()
+    )
+
+
+@torch.no_grad()
+def estimate_norms(model: Student, job: PretrainJob, device: torch.device) -> None:
+    """The batch statistics of plain pictures at the judged size, in place of those of mixed ones of all sizes."""
+    norms = [m for m in model.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all batches
+    model = model.to(device).train()
+    for pixels, _ in plain_batches(job.train, job.config.judge_side, job.config.judge_crop, job.config.norm_pictures):
+        model.backbone((pixels.to(device).float() - model.mean) / model.std)
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
+def finished_student(job: PretrainJob) -> tuple[Student, dict[str, float], dict[str, float], int]:
+    """The average of the newest checkpoint with estimated batch statistics, its figures before and after that, and
+    its step."""
+    device = torch.device(job.device)
+    teacher = open_teacher(job.teacher).to(device) if job.teacher is not None else None
+    model = starting_student(job, teacher)
+    snapshot = Checkpoints(job.folder / "checkpoints").load()
+    model.load_state_dict(below(snapshot.weights, "ema/0/"))
+    before = judged(model, teacher, job, device)
+    after = before
+    if job.config.norm_pictures:
+        estimate_norms(model, job, device)
+        after = judged(model, teacher, job, device)
+    return model.cpu(), before, after, snapshot.step
