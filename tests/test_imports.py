@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1]
 # A room may use what stands left of it on one of its lines, never the reverse. "|" only separates the storeys.
 # To change the order, change this table in its own commit, with the reason.
 ORDER = (
-    "errors labels paths files | frame boxes detections pictures | preprocess backends | decode | detector"
-    " | chain coco_file evaluation matching predictions confusion error_split evaluated report export | cli",
+    "errors labels paths files | frame boxes detections pictures tracking zones | preprocess backends | decode"
+    " | detector | chain coco_file evaluation matching predictions confusion error_split evaluated report export | cli",
     "errors files | model | weights_info weights_file weights | backends | detector export | cli",
     "model | losses",
     "ledetr | ledetr_app | ledetr_app.ui | ledetr_app.__main__",
@@ -33,6 +33,7 @@ LATE_IMPORTS = {
     "ledetr/cli/main.py": "--help is instant",
     "ledetr/cli/doctor.py": "a broken package becomes a line of the report",
     "ledetr/detections.py": "supervision is an extra",
+    "ledetr/tracking.py": "scipy is loaded when tracking is switched on",
     "ledetr/model/neighborhood.py": "natten is an extra",
 }
 
