@@ -115,7 +115,8 @@ def _note_if_odd(name: str, found: list[str]) -> Any:
 
 def _cut(targets: Targets, part: slice) -> Targets:
     given: dict[str, Any] = {field.name: getattr(targets, field.name) for field in fields(targets)}
-    return Targets(**{name: None if value is None else value[part] for name, value in given.items()})
+    cut: dict[str, Any] = {name: None if value is None else value[part] for name, value in given.items()}
+    return Targets(**cut)
 
 
 def write_bundle(folder: Path, report: dict[str, Any], batch: Batch, class_names: Sequence[str]) -> Path:

@@ -17,13 +17,45 @@ import numpy as np
 from PIL import Image
 
 NAMES = ("circle", "square", "triangle")
-COLOURS = {"circle": (220, 60, 50), "square": (50, 170, 80), "triangle": (60, 90, 220)}
+ALL_NAMES = (*NAMES, "diamond", "cross", "ring", "hexagon", "bar", "corner", "frame")
+COLOURS = dict(
+    zip(
+        ALL_NAMES,
+        (
+            (220, 60, 50),
+            (50, 170, 80),
+            (60, 90, 220),
+            (230, 200, 40),
+            (200, 60, 200),
+            (40, 200, 210),
+            (240, 140, 40),
+            (130, 90, 50),
+            (30, 30, 30),
+            (240, 240, 240),
+        ),
+        strict=True,
+    )
+)
+# Corners in sides of the square around the shape.
+POLYGONS = {
+    "triangle": ((0.5, 0), (0, 1), (1, 1)),
+    "diamond": ((0.5, 0), (1, 0.5), (0.5, 1), (0, 0.5)),
+    "hexagon": ((0.25, 0), (0.75, 0), (1, 0.5), (0.75, 1), (0.25, 1), (0, 0.5)),
+    "bar": ((0, 0.35), (1, 0.35), (1, 0.65), (0, 0.65)),
+    "corner": ((0, 0), (0.3, 0), (0.3, 0.7), (1, 0.7), (1, 1), (0, 1)),
+    "cross": (
+        (0.35, 0), (0.65, 0), (0.65, 0.35), (1, 0.35), (1, 0.65), (0.65, 0.65),
+        (0.65, 1), (0.35, 1), (0.35, 0.65), (0, 0.65), (0, 0.35), (0.35, 0.35),
+    ),
+}  # fmt: skip
 
 Shape = tuple[str, tuple[int, int, int, int]]
 """Name and left, top, right, bottom in pixels; right and bottom are the first that are outside."""
 
 
-def draw_shapes(number: int, size_hw: tuple[int, int], *, most: int = 4) -> tuple[np.ndarray, list[Shape]]:
+def draw_shapes(
+    number: int, size_hw: tuple[int, int], *, most: int = 4, classes: int = 3
+) -> tuple[np.ndarray, list[Shape]]:
     """Picture `number` as (H, W, 3) uint8 RGB and its shapes, which do not touch; a fixed picture for each number."""
     rng = np.random.default_rng((2026, number))
     height, width = size_hw
@@ -31,7 +63,7 @@ def draw_shapes(number: int, size_hw: tuple[int, int], *, most: int = 4) -> tupl
     taken = np.zeros((height, width), np.uint8)
     shapes: list[Shape] = []
     for _ in range(0 if number % 8 == 7 else int(rng.integers(1, most + 1))):
-        name = NAMES[int(rng.integers(3))]
+        name = ALL_NAMES[int(rng.integers(classes))]
         side = int(rng.integers(min(size_hw) // 5, min(size_hw) // 2))
         x, y = int(rng.integers(0, width - side)), int(rng.integers(0, height - side))
         mask = np.zeros((height, width), np.uint8)
@@ -46,24 +78,30 @@ def draw_shapes(number: int, size_hw: tuple[int, int], *, most: int = 4) -> tupl
 
 
 def _paint(mask: np.ndarray, name: str, x: int, y: int, side: int) -> None:
-    if name == "circle":
+    if name in ("circle", "ring"):
         cv2.circle(mask, (x + side // 2, y + side // 2), side // 2 - 1, (1,), -1)
-    elif name == "square":
+    elif name in ("square", "frame"):
         cv2.rectangle(mask, (x, y), (x + side - 1, y + side - 1), (1,), -1)
     else:
-        corners = np.array([[x + side // 2, y], [x, y + side - 1], [x + side - 1, y + side - 1]], np.int32)
-        cv2.fillPoly(mask, [corners], (1,))
+        corners = np.floor(np.array(POLYGONS[name]) * (side - 1) + 0.5) + np.array([x, y])
+        cv2.fillPoly(mask, [corners.astype(np.int32)], (1,))
+    if name == "ring":
+        cv2.circle(mask, (x + side // 2, y + side // 2), side // 4, (0,), -1)
+    elif name == "frame":
+        edge = max(2, side // 5)
+        cv2.rectangle(mask, (x + edge, y + edge), (x + side - 1 - edge, y + side - 1 - edge), (0,), -1)
 
 
 def write_shapes(
     folder: Path, form: str, pictures: int, *, size_hw: tuple[int, int] = (96, 128), ids: Sequence[int] = (1, 2, 3)
 ) -> Path:
-    """Write the set and return the path to train on. ids: category ids of the classes, where the format has any."""
+    """Write the set and return the path to train on. ids: category ids of the classes, where the format has any; as
+    many classes as ids, at most ten."""
     images = folder / {"coco": "images", "yolo": "images/train", "voc": "JPEGImages", "csv": "pictures"}[form]
     images.mkdir(parents=True, exist_ok=True)
     drawn: list[tuple[str, list[Shape]]] = []
     for number in range(pictures):
-        rgb, shapes = draw_shapes(number, size_hw)
+        rgb, shapes = draw_shapes(number, size_hw, classes=len(ids))
         name = f"shapes_{number:04d}.png"
         Image.fromarray(rgb).save(images / name)
         drawn.append((name, shapes))
@@ -78,9 +116,14 @@ def _write_coco(
             {"id": i, "file_name": name, "height": size_hw[0], "width": size_hw[1]}
             for i, (name, _) in enumerate(drawn, 1)
         ],
-        "categories": [{"id": i, "name": name} for i, name in zip(ids, NAMES, strict=True)],
+        "categories": [{"id": i, "name": name} for i, name in zip(ids, ALL_NAMES, strict=False)],
         "annotations": [
-            {"image_id": i, "category_id": ids[NAMES.index(shape)], "bbox": [x0, y0, x1 - x0, y1 - y0], "iscrowd": 0}
+            {
+                "image_id": i,
+                "category_id": ids[ALL_NAMES.index(shape)],
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "iscrowd": 0,
+            }
             for i, (_, shapes) in enumerate(drawn, 1)
             for shape, (x0, y0, x1, y1) in shapes
         ],
@@ -99,13 +142,13 @@ def _write_yolo(
     numbers = [i - min(ids) for i in ids]  # YOLO counts from 0
     for name, shapes in drawn:
         lines = [
-            f"{numbers[NAMES.index(shape)]} {(x0 + x1) / 2 / width:.6f} {(y0 + y1) / 2 / height:.6f} "
+            f"{numbers[ALL_NAMES.index(shape)]} {(x0 + x1) / 2 / width:.6f} {(y0 + y1) / 2 / height:.6f} "
             f"{(x1 - x0) / width:.6f} {(y1 - y0) / height:.6f}"
             for shape, (x0, y0, x1, y1) in shapes
         ]
         if lines:  # a picture without a label file has no objects
             (labels / name).with_suffix(".txt").write_text("\n".join(lines) + "\n")
-    names = "".join(f"  {number}: {name}\n" for number, name in zip(numbers, NAMES, strict=True))
+    names = "".join(f"  {number}: {name}\n" for number, name in zip(numbers, ALL_NAMES, strict=False))
     path = folder / "data.yaml"
     path.write_text(f"# toy shapes\ntrain: images/train\nnames:\n{names}")
     return path
@@ -158,8 +201,9 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--format", choices=tuple(WRITERS), default="coco")
     parser.add_argument("--pictures", type=int, default=60)
+    parser.add_argument("--classes", type=int, default=3, choices=range(1, len(ALL_NAMES) + 1), metavar="1..10")
     args = parser.parse_args()
-    print(write_shapes(args.output, args.format, args.pictures))
+    print(write_shapes(args.output, args.format, args.pictures, ids=range(1, args.classes + 1)))
 
 
 if __name__ == "__main__":
