@@ -144,7 +144,8 @@ def _best_for_each_free_box(matching: Matching, errors: _Errors) -> np.ndarray:
     places = places[~found[errors.target[places]]]
     places = places[np.argsort(-matching.score[places], kind="stable")]
     _, first = np.unique(errors.target[places], return_index=True)
-    return places[first]
+    best: np.ndarray = places[first]
+    return best
 
 
 def _without_missed(matching: Matching, errors: _Errors, truths: np.ndarray) -> float:
@@ -168,4 +169,4 @@ def _ap50(matching: Matching, label: np.ndarray, hit: np.ndarray, kept: np.ndarr
         if len(places):
             so_far, seen = np.arange(1.0, len(places) + 1)[None], (places + 1.0)[None]
             total += float(interpolated_precision(so_far, seen, truths[k : k + 1], RECALL_STEPS)[0])
-    return float(total / max(1, np.count_nonzero(truths)))
+    return total / max(1, int(np.count_nonzero(truths)))

@@ -102,7 +102,7 @@ def bench(
 
     Models and sizes take turns, run by run, so that a machine that slows down slows all of them.
     """
-    names, sides = _words(models), [None] if imgsz is None else [_side(word) for word in _words(imgsz)]
+    names, sides = _words(models), input_sides(imgsz)
     with one_document(json) as document, ExitStack() as opened:
         all_series = [
             Series(
@@ -215,6 +215,11 @@ def _processor() -> str:
 
 def _gpu() -> str | None:
     return str(torch.cuda.get_device_name(0)) if torch.cuda.is_available() else None
+
+
+def input_sides(imgsz: str | None) -> list[int | None]:
+    """The sides of --imgsz, numbers with commas between them; where there is none, None: as the model was trained."""
+    return [None] if imgsz is None else [_side(word) for word in _words(imgsz)]
 
 
 def _words(text: str) -> list[str]:
