@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ledetr.chain.pipeline import FrameDetector
 from ledetr.errors import WeightsError
@@ -13,7 +14,20 @@ class NoWeightsHere(WeightsError):
     """This scale has no weights on this computer: no fault, and the sentence says where they belong."""
 
 
-LoadDetector = Callable[[str], FrameDetector]
+@dataclass(frozen=True, slots=True)
+class ModelWish:
+    """choice: a scale or a path. device, precision: "auto" or as ledetr.Detector.load takes them.
+
+    decoder_layers: how many of them are used; None = as many as the weights say.
+    """
+
+    choice: str
+    device: str = "auto"
+    precision: str = "auto"
+    decoder_layers: int | None = None
+
+
+LoadDetector = Callable[[ModelWish], FrameDetector]
 
 
 class ModelLoader:
@@ -22,17 +36,17 @@ class ModelLoader:
     def __init__(
         self,
         load: LoadDetector,
-        on_loaded: Callable[[str, FrameDetector], None],
-        on_failed: Callable[[str, BaseException], None],
+        on_loaded: Callable[[ModelWish, FrameDetector], None],
+        on_failed: Callable[[ModelWish, BaseException], None],
     ) -> None:
         self._load = load
         self._on_loaded = on_loaded
         self._on_failed = on_failed
         self._lock = threading.Lock()
-        self._wanted: str | None = None
+        self._wanted: ModelWish | None = None
         self._thread: threading.Thread | None = None
 
-    def want(self, model: str | None) -> None:
+    def want(self, model: ModelWish | None) -> None:
         """Load this model; None: nothing any more. Returns at once."""
         with self._lock:
             self._wanted = model
@@ -50,7 +64,7 @@ class ModelLoader:
             return not thread.is_alive()
         return True
 
-    def _next(self, done: str | None) -> str | None:
+    def _next(self, done: ModelWish | None) -> ModelWish | None:
         """The model to load now; None ends the thread, so that the next wish starts a new one."""
         with self._lock:
             if self._wanted is None or self._wanted == done:
@@ -73,6 +87,6 @@ class ModelLoader:
                     detector.close()
             model = self._next(model)
 
-    def _is_wanted(self, model: str) -> bool:
+    def _is_wanted(self, model: ModelWish) -> bool:
         with self._lock:
             return self._wanted == model

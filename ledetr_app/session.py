@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import ledetr
+from ledetr.backends import device_names
 from ledetr.chain.camera import list_cameras
 from ledetr.chain.clock import Clock, MonotonicClock
 from ledetr.chain.meters import MeterSnapshot
@@ -52,7 +53,7 @@ from ledetr.chain.sources import (
 from ledetr.detections import Detections
 from ledetr.errors import LeDetrError
 from ledetr.weights_file import find_weights, search_folders
-from ledetr_app.model_loader import ModelLoader, NoWeightsHere
+from ledetr_app.model_loader import LoadDetector, ModelLoader, ModelWish, NoWeightsHere
 from ledetr_app.pictures import output_path, save_snapshot
 from ledetr_app.playlist import Playlist
 from ledetr_app.seeking import Seeks
@@ -74,7 +75,7 @@ class Session:
     """The whole application without its window.
 
     settings_file: None = nothing is remembered (as with --safe). load_detector: how a choice of model becomes a
-    detector. pictures, videos: folders that snapshots and recordings go to.
+    detector. list_devices: what it can run on. pictures, videos: folders that snapshots and recordings go to.
     on_result and on_change are called from any thread when there is a newer result or state; they must return at once.
     """
 
@@ -83,7 +84,8 @@ class Session:
         *,
         settings_file: Path | None = None,
         random_weights: bool = False,
-        load_detector: Callable[[str], FrameDetector] | None = None,
+        load_detector: LoadDetector | None = None,
+        list_devices: Callable[[], Mapping[str, str]] = device_names,
         find: Callable[[str], Path] = find_weights,
         pictures: Path | None = None,
         videos: Path | None = None,
@@ -94,6 +96,8 @@ class Session:
         self.on_change: Callable[[], None] = _nothing
         self.allows_random_weights = random_weights
         self._find = find
+        self._list_devices = list_devices
+        self._wish: ModelWish | None = None
         self._settings_file = settings_file
         loaded = LoadedSettings(Settings()) if settings_file is None else load_settings(settings_file)
         self.settings = loaded.settings
@@ -264,15 +268,24 @@ class Session:
 
     def set_model(self, model: str) -> None:
         """Load a scale or a weights file beside the running model, then swap between two frames."""
-        state = self.state
-        if state.loading == model or (state.loading is None and state.running and state.running.choice == model):
-            return
-        if state.running is not None and state.running.choice == model:
-            self._change(model=model, loading=None)
-            self._loader.want(None)
-            return
-        self._change(model=model, loading=model, problem=None)
-        self._loader.want(model)
+        self._want(self.state.wish_for(model))
+
+    def set_device(self, device: str) -> None:
+        """Run the model there: "auto" or one of state.devices; loads it anew, the running one goes on meanwhile."""
+        self._want(replace(self.state.wish, device=device))
+
+    def set_precision(self, precision: str) -> None:
+        """Run the model in "fp32", "fp16", "bf16" or what suits the device, "auto"."""
+        self._want(replace(self.state.wish, precision=precision))
+
+    def set_decoder_layers(self, layers: int | None) -> None:
+        """Use so many of the model's decoder layers: fewer are faster and a little less exact; None: as trained."""
+        self._want(replace(self.state.wish, decoder_layers=layers))
+
+    def look_for_devices(self) -> None:
+        """List what a model can run on, once."""
+        if self.state.devices is None:
+            self._files.submit(lambda: self._change(devices=self._list_devices()), newest_of="devices")
 
     def set_conf(self, conf: float) -> None:
         """Score threshold, kept within 0.05..0.95. Costs no inference: the boxes are there already."""
@@ -307,9 +320,9 @@ class Session:
 
     def select_at(self, x: float, y: float) -> None:
         """Select the box at this point of the picture that is shown; none where there is none."""
-        shown = self._shown
-        visible = self.state.boxes and shown is not None
-        self._selection = select(shown, self.state.class_filter.mask(shown.detections), x, y) if visible else None
+        shown, self._selection = self._shown, None
+        if shown is not None and self.state.boxes:
+            self._selection = select(shown, self.state.class_filter.mask(shown.detections), x, y)
         self.on_change()
 
     def clear_selection(self) -> None:
@@ -466,6 +479,19 @@ class Session:
         left += [] if self._files.close(STOP_LIMIT_S) else ["files"]
         return left
 
+    def _want(self, wish: ModelWish) -> None:
+        state = self.state
+        if state.loading is not None and self._wish == wish:
+            return
+        self._wish = wish
+        running = state.running is not None and state.running.wish == wish
+        self._change(loading=None if running else wish.choice, **_choices(wish))
+        if running:
+            self._loader.want(None)
+            return
+        self._change(problem=None)
+        self._loader.want(wish)
+
     def _set_part(self, in_s: float | None, out_s: float | None) -> None:
         if not self._is_file():
             return
@@ -548,7 +574,7 @@ class Session:
         with self._lock:
             self.settings = replace(
                 self.settings,
-                model=state.running.choice if state.running is not None else self.settings.model,
+                **self._model_to_remember(),
                 conf=state.own_conf,
                 class_names=names,
                 class_conf=dict(state.class_conf),
@@ -562,13 +588,27 @@ class Session:
             )
             return self.settings
 
+    def _model_to_remember(self) -> dict[str, Any]:
+        """What runs, not what was only wished."""
+        running, settings = self.state.running, self.settings
+        if running is not None:
+            return _choices(running.wish)
+        return _choices(ModelWish(settings.model, settings.device, settings.precision, settings.decoder_layers))
+
     # Thread "model loader"
 
-    def _load_detector(self, choice: str) -> FrameDetector:
+    def _load_detector(self, wish: ModelWish) -> FrameDetector:
+        choice = wish.choice
         there = choice not in ledetr.SCALES or self._is_there(choice)
         if not there and not self.allows_random_weights:
             raise NoWeightsHere(self._missing_sentence(choice))
-        detector = ledetr.Detector.load(choice, random_weights=not there)
+        detector = ledetr.Detector.load(
+            choice,
+            device=wish.device,
+            precision=wish.precision,
+            decoder_layers=wish.decoder_layers,
+            random_weights=not there,
+        )
         detector.warm_up()
         return detector
 
@@ -586,19 +626,19 @@ class Session:
             f"put ledetr_{scale}.safetensors into {search_folders()[-1]}{instead}"
         )
 
-    def _on_loaded(self, choice: str, detector: FrameDetector) -> None:
+    def _on_loaded(self, wish: ModelWish, detector: FrameDetector) -> None:
         self.pipeline.set_detector(detector, release=self._release)
         self._detector = detector
-        self._change(model=choice, running=RunningModel.of(choice, detector), loading=None)
+        self._change(running=RunningModel.of(wish, detector), loading=None, **_choices(wish))
         self._save_settings_later()
 
     def _release(self, detector: FrameDetector) -> None:
         """Nothing uses the old model any more; it is closed away from the thread that infers."""
         self._files.submit(detector.close)
 
-    def _on_load_failed(self, choice: str, error: BaseException) -> None:
+    def _on_load_failed(self, wish: ModelWish, error: BaseException) -> None:
         running = self.state.running
-        self._change(model=running.choice if running else choice, loading=None, problem=problem_of(error))
+        self._change(loading=None, problem=problem_of(error), **_choices(running.wish if running else wish))
 
     # Threads of the pipeline
 
@@ -690,6 +730,16 @@ class Session:
         return "picture" if source is None else source.display_name
 
 
+def _choices(wish: ModelWish) -> dict[str, Any]:
+    """A wish as fields of the state."""
+    return {
+        "model": wish.choice,
+        "device": wish.device,
+        "precision": wish.precision,
+        "decoder_layers": wish.decoder_layers,
+    }
+
+
 def problem_of(error: BaseException) -> Problem:
     """One sentence and its details. Our own errors are sentences already; any other is a fault of ours and says so."""
     if isinstance(error, NoWeightsHere):
@@ -717,6 +767,9 @@ def _initial_state(loaded: LoadedSettings) -> SessionState:
         problem = Problem(f"The settings file could not be used as it was: {loaded.problem}.{where}")
     return SessionState(
         model=settings.model,
+        device=settings.device,
+        precision=settings.precision,
+        decoder_layers=settings.decoder_layers,
         own_conf=settings.conf,
         shown_classes=None if settings.class_names is None else frozenset(settings.class_names),
         class_conf=settings.class_conf,

@@ -31,6 +31,9 @@ class Settings:
 
     schema_version: int = SCHEMA_VERSION
     model: str = "n"
+    device: str = "auto"
+    precision: str = "auto"
+    decoder_layers: int | None = None
     conf: float | None = None
     class_names: tuple[str, ...] | None = None
     class_conf: dict[str, float] = field(default_factory=dict)
@@ -166,6 +169,12 @@ def _line_weight(value: Any) -> float:
     return float(value)
 
 
+def _layers(value: Any) -> int | None:
+    if value is not None and (type(value) is not int or not 1 <= value <= 100):
+        raise ValueError
+    return value
+
+
 def _geometry(value: Any) -> tuple[int, int, int, int] | None:
     if value is None:
         return None
@@ -177,6 +186,9 @@ def _geometry(value: Any) -> tuple[int, int, int, int] | None:
 
 _READERS: dict[str, Callable[[Any], Any]] = {
     "model": _text,
+    "device": _text,
+    "precision": _text,
+    "decoder_layers": _layers,
     "conf": _conf,
     "class_names": lambda value: None if value is None else _texts(value, MAX_CLASSES),
     "class_conf": _class_conf,

@@ -9,6 +9,7 @@ from pathlib import Path
 from ledetr.chain.pipeline import FrameDetector, State
 from ledetr.chain.sources import SourceInfo
 from ledetr_app.class_filter import ClassFilter
+from ledetr_app.model_loader import ModelWish
 from ledetr_app.playlist import Playlist
 from ledetr_app.viewport import View
 
@@ -44,26 +45,33 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class RunningModel:
-    """What really runs, as the detector tells it."""
+    """What really runs, as the detector tells it. reason: why this engine."""
 
-    choice: str
+    wish: ModelWish
     model_id: str
     engine: str
     device: str
     precision: str
+    reason: str
     class_names: tuple[str, ...]
     score_threshold: float | None
     random_weights: bool
 
+    @property
+    def choice(self) -> str:
+        """The scale or path that was asked for."""
+        return self.wish.choice
+
     @classmethod
-    def of(cls, choice: str, detector: FrameDetector) -> RunningModel:
-        """The facts of a detector that was loaded for this choice."""
+    def of(cls, wish: ModelWish, detector: FrameDetector) -> RunningModel:
+        """The facts of a detector that was loaded for this wish."""
         return cls(
-            choice=choice,
+            wish=wish,
             model_id=detector.model_id,
             engine=detector.info.name,
             device=detector.info.device,
             precision=detector.info.precision,
+            reason=detector.info.reason,
             class_names=tuple(detector.class_names),
             score_threshold=detector.score_threshold,
             random_weights=detector.random_weights,
@@ -75,7 +83,8 @@ class SessionState:
     """source: facts of the open source. opening: name of what is being opened. ended: parked on the last frame.
 
     model: the chosen one, a scale or a path. running: the one whose boxes are seen. loading: on its way.
-    has_weights: for each scale; a scale that was not looked for yet is absent.
+    device, precision, decoder_layers: the chosen ones, see ModelWish. devices: what can be chosen, and its name;
+    None = not looked for yet. has_weights: for each scale; a scale that was not looked for yet is absent.
     speed: of files, 1.0 is real time. in_s, out_s: the part of the file that matters, pts_s of its first and last
     frame; None = from the start, to the end. loop: it is played again and again.
     own_conf: the user's threshold; None = the model's.
@@ -94,6 +103,10 @@ class SessionState:
     model: str = "n"
     running: RunningModel | None = None
     loading: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    decoder_layers: int | None = None
+    devices: Mapping[str, str] | None = None
     has_weights: Mapping[str, bool] = field(default_factory=dict)
     speed: float = 1.0
     in_s: float | None = None
@@ -126,6 +139,16 @@ class SessionState:
         if self.running is not None and self.running.score_threshold is not None:
             return min(max(self.running.score_threshold, 0.05), 0.95)
         return DEFAULT_CONF
+
+    @property
+    def wish(self) -> ModelWish:
+        """What is chosen, together."""
+        return self.wish_for(self.model)
+
+    def wish_for(self, model: str) -> ModelWish:
+        """Another model with the same device and precision. Decoder layers are of one model."""
+        layers = self.decoder_layers if model == self.model else None
+        return ModelWish(model, self.device, self.precision, layers)
 
     @property
     def class_filter(self) -> ClassFilter:

@@ -35,6 +35,7 @@ __all__ = [
     "RankedOutputs",
     "RankingBackend",
     "RawOutputs",
+    "device_names",
     "open_backend",
     "open_model_file",
     "random_network",
@@ -95,6 +96,23 @@ def open_backend(
 def ready_backends() -> dict[str, str | None]:
     """Each engine's name with None if it can be used here, else the reason why not."""
     return {name: _why_not_ready(name) for name in BACKENDS}
+
+
+def device_names() -> dict[str, str]:
+    """What `device` may be here besides "auto", and the name of each: processor, NVIDIA GPUs, others of OpenVINO.
+
+    Loads the engines to ask them, so it takes seconds.
+    """
+    found = {"cpu": "CPU"}
+    if _why_not_ready("torch-cuda") is None:
+        import torch
+
+        found |= {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+    if _why_not_ready("openvino") is None:
+        from ledetr.backends.openvino_runtime import device_names as of_openvino
+
+        found |= of_openvino()
+    return found
 
 
 def source_of_weights(

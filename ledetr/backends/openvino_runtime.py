@@ -181,6 +181,12 @@ def _input_hw(compiled: Any) -> tuple[int, int]:
     return shape[1].get_length(), shape[2].get_length()
 
 
+def device_names() -> dict[str, str]:
+    """Every device that OpenVINO finds here, in lower case, and the name that its driver gives it."""
+    core = openvino.Core()
+    return {device.lower(): str(core.get_property(device, "FULL_DEVICE_NAME")) for device in core.available_devices}
+
+
 def _check_device(core: Any, device: str, precision: str | None) -> None:
     available = core.available_devices
     if device.split(".")[0] not in {name.split(".")[0] for name in available}:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import cache
 
 from PySide6.QtCore import QPointF, QRectF, Qt
-from PySide6.QtGui import QColor, QFont, QFontDatabase, QPainter, QPainterPath, QPen
+from PySide6.QtGui import QColor, QFont, QFontDatabase, QPainter, QPainterPath, QPen, QPolygonF
 
-from ledetr.chain.overlay import BoxMark, LabelMark, Mark, font_file
+from ledetr.chain.overlay import BoxMark, LabelMark, Mark, PathMark, font_file
 
 _RIM = QColor(16, 18, 22)
 _SELECTED = QColor(255, 255, 255)
@@ -21,6 +21,8 @@ def paint_marks(painter: QPainter, marks: Sequence[Mark]) -> None:
     for mark in marks:
         if isinstance(mark, BoxMark):
             _paint_box(painter, mark)
+        elif isinstance(mark, PathMark):
+            _paint_path(painter, mark)
         else:
             _paint_label(painter, mark)
 
@@ -55,6 +57,21 @@ def _paint_box(painter: QPainter, mark: BoxMark) -> None:
         pen.setJoinStyle(Qt.PenJoinStyle.RoundJoin)
         painter.setPen(pen)
         painter.drawRect(QRectF(x0, y0, x1 - x0, y1 - y0))
+
+
+def _paint_path(painter: QPainter, mark: PathMark) -> None:
+    path = QPainterPath()
+    path.addPolygon(QPolygonF([QPointF(x, y) for x, y in mark.points_xy]))
+    if mark.closed:
+        path.closeSubpath()
+    rim_px = 2 * max(1, round(mark.line_px / 4))
+    painter.setBrush(Qt.BrushStyle.NoBrush)
+    for colour, width in ((_RIM, mark.line_px + rim_px), (QColor(*mark.colour_rgb), mark.line_px)):
+        pen = QPen(colour, width)
+        pen.setJoinStyle(Qt.PenJoinStyle.RoundJoin)
+        pen.setCapStyle(Qt.PenCapStyle.RoundCap)
+        painter.setPen(pen)
+        painter.drawPath(path)
 
 
 def _paint_label(painter: QPainter, mark: LabelMark) -> None:

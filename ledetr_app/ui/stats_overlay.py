@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from PySide6.QtCore import QPointF, QRectF, Qt, QTimer
@@ -49,8 +50,8 @@ class AgeGraph(QWidget):
     def top_ms(self) -> int:
         """The age at the upper edge: 1, 2 or 5 times a power of ten, above all that is shown."""
         highest = max([age for _, age in self.samples] + [self._p95_ms or 0.0, 10.0])
-        steps = (step * 10**power for power in range(1, 9) for step in (1, 2, 5))
-        return next(step for step in steps if step > highest)
+        ten: int = 10 ** int(math.log10(highest))
+        return next(step * ten for step in (1, 2, 5, 10) if step * ten > highest)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Grid, line, p95."""
@@ -92,6 +93,7 @@ class StatsOverlay(QFrame):
         self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         self._session = session
         self._source: object = None
+        self._sampled = 0  # number of the picture that was looked at last: a paused one does not grow older
         self._grid = QGridLayout()
         self._grid.setHorizontalSpacing(14)
         self._grid.setVerticalSpacing(2)
@@ -134,7 +136,9 @@ class StatsOverlay(QFrame):
         for key, text in self._texts(meters).items():
             self.values[key].setText(text)
         shown = self._session.shown
-        if shown is not None and shown.timings.painted_ns and meters.age_p95_ms is not None:
+        fresh = shown is not None and shown.timings.painted_ns and shown.number != self._sampled
+        if fresh and shown is not None and meters.age_p95_ms is not None:
+            self._sampled = shown.number
             age_ms = (shown.timings.painted_ns - shown.timings.captured_ns) / 1e6
             self.graph.add(self._session.clock.now_ns() / 1e9, age_ms, meters.age_p95_ms)
 
@@ -149,7 +153,7 @@ class StatsOverlay(QFrame):
             "infer": self.tr("Infer"),
             "render": self.tr("Draw"),
             "age": self.tr("Age p50 / p95"),
-            "dropped": self.tr("Dropped before model / screen"),
+            "dropped": self.tr("Dropped: model / screen"),
             "wait": self.tr("Wait for the model"),
             "preprocess": self.tr("Preprocess"),
             "inference": self.tr("Network"),

@@ -26,6 +26,7 @@ from ledetr_app.ui.empty import EmptyState
 from ledetr_app.ui.errors import ErrorBar
 from ledetr_app.ui.panels.classes import ClassPanel
 from ledetr_app.ui.panels.display import DisplayPanel
+from ledetr_app.ui.panels.engine import EngineMenus
 from ledetr_app.ui.panels.model import ModelPanel
 from ledetr_app.ui.panels.queue import QueuePanel
 from ledetr_app.ui.panels.recording import RecordingPanel
@@ -201,6 +202,7 @@ class Window(QMainWindow):
         self.source = SourcePanel(session, theme, actions)
         self.recording = RecordingPanel(session, theme, actions)
         self.model = ModelPanel(session)
+        self.engine = EngineMenus(session, self)
         self.display = DisplayPanel(session, actions)
         self.address = AddressBar(session)
         self.errors = ErrorBar(session, theme)
@@ -214,8 +216,8 @@ class Window(QMainWindow):
         self.stats = StatsPanel(session)
         self.toast = ToastBox(session, self.view)
         self.stats_overlay = StatsOverlay(session, self.view)
-        self.keys_sheet = Sheet(self.tr("Keyboard shortcuts"), theme, self.view, columns=3)
-        self.about_sheet = Sheet(self.tr("About Le-DETR"), theme, self.view)
+        self.keys_sheet = Sheet(self.tr("Keyboard shortcuts"), theme, self, columns=3)
+        self.about_sheet = Sheet(self.tr("About Le-DETR"), theme, self)
         self.about_sheet.fill([
             (self.tr("Version"), ledetr.__version__),
             (self.tr("Licence"), self.tr("Apache-2.0; weights and libraries have their own, see assets/CREDITS.md")),
@@ -225,6 +227,7 @@ class Window(QMainWindow):
             self.source,
             self.recording,
             self.model,
+            self.engine,
             self.display,
             self.errors,
             self.view,
@@ -282,13 +285,19 @@ class Window(QMainWindow):
                                 "on_60", "back_60", "to_start", "to_end", None,
                                 "next_file", "previous_file", None, "point_in", "point_out", "clear_points",
                                 "loop", None, "slower", "faster", "real_time"]),
-            (self.tr("&Model"), ["model_n", "model_m", "model_l", "model_x", None, "score_up", "score_down"]),
+            (self.tr("&Model"), ["model_n", "model_m", "model_l", "model_x", None, "device", "precision", "layers",
+                                 None, "score_up", "score_down"]),
             (self.tr("&View"), ["boxes", "labels", "scores", "lines", "stats", "side_panel", "queue_panel", None,
                                 "zoom_in", "zoom_out", "zoom_fit", "zoom_full", None,
                                 "theme_system", "theme_light", "theme_dark", None, "fullscreen"]),
             (self.tr("&Help"), ["keys", "about"]),
         ]  # fmt: skip
-        submenus = {"lines": self._menu_of(self.tr("Line width"), [f"line_{weight:g}" for weight in LINE_WEIGHTS])}
+        submenus = {
+            "device": self.engine.device,
+            "precision": self.engine.precision,
+            "layers": self.engine.layers,
+            "lines": self._menu_of(self.tr("Line width"), [f"line_{weight:g}" for weight in LINE_WEIGHTS]),
+        }
         for title, names in contents:
             menu = bar.addMenu(title)
             for name in names:

@@ -22,7 +22,8 @@ from PySide6.QtCore import QtMsgType, qInstallMessageHandler
 
 from ledetr.backends.base import BackendInfo
 from ledetr.detections import Detections
-from ledetr.errors import WeightsError
+from ledetr.errors import BackendUnavailable, WeightsError
+from ledetr_app.model_loader import ModelWish
 from ledetr_app.session import Session
 from ledetr_app.ui.theme import Theme
 from ledetr_app.ui.window import Window
@@ -83,16 +84,24 @@ class Loader:
     gate: threading.Event = field(default_factory=threading.Event)
     loaded: list[FixedDetector] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    wishes: list[ModelWish] = field(default_factory=list)
 
     def __post_init__(self):
         self.gate.set()
 
-    def __call__(self, choice: str) -> FixedDetector:
+    def __call__(self, wish: ModelWish | str) -> FixedDetector:
+        wish = ModelWish(wish) if isinstance(wish, str) else wish
+        choice = wish.choice
         self.asked.append(choice)
+        self.wishes.append(wish)
         assert self.gate.wait(10)
         if choice in self.missing:
             raise WeightsError(f"Model {choice.upper()} has no weights on this computer yet: put them somewhere")
-        detector = FixedDetector(model_id=choice)
+        if wish.device == "cuda:7":
+            raise BackendUnavailable("backend 'torch-cuda' has no device 'cuda:7' here")
+        device = "cpu" if wish.device == "auto" else wish.device
+        precision = "fp32" if wish.precision == "auto" else wish.precision
+        detector = FixedDetector(model_id=choice, info=BackendInfo("openvino", device, precision, (416, 416)))
         self.loaded.append(detector)
         return detector
 
@@ -152,6 +161,7 @@ def make_session(loader: Loader, tmp_path: Path) -> Iterator[Callable[..., Sessi
         arguments = {
             "load_detector": loader,
             "find": loader.find,
+            "list_devices": lambda: {"cpu": "Processor <1>", "cuda:0": "GPU & co", "cuda:7": "gone"},
             "settings_file": tmp_path / "config" / "settings.json",
             "pictures": tmp_path / "pictures",
             "videos": tmp_path / "videos",

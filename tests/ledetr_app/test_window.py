@@ -26,6 +26,7 @@ from PySide6.QtWidgets import (
 
 from ledetr.chain.overlay import LabelMark
 from ledetr.chain.pipeline import State
+from ledetr_app.model_loader import ModelWish
 from ledetr_app.state import Loss, Problem, Toast
 from ledetr_app.ui.stats_overlay import AgeGraph
 from ledetr_app.ui.theme import DARK, LIGHT
@@ -481,6 +482,55 @@ def test_a_switch_that_fails_before_anybody_looks_puts_the_button_back(playing):
     assert playing.model.buttons["n"].isChecked() and not playing.model.buttons["x"].isChecked()
 
 
+def _chosen(menu):
+    return [action.text() for action in menu.actions() if action.isChecked()]
+
+
+def test_device_menu(qtbot, playing, session, loader):
+    menu = playing.engine.device
+    menu.aboutToShow.emit()
+    qtbot.waitUntil(lambda: len(menu.actions()) == 6)
+    names = [action.text() for action in menu.actions()]
+    assert names[:4] == ["Automatic", "cpu – Processor <1>", "cuda:0 – GPU && co", "cuda:7 – gone"]
+    assert names[-1] == "Runs now: openvino on cpu in fp32"
+    menu.actions()[2].trigger()
+    assert session.state.device == "cuda:0"
+    qtbot.waitUntil(lambda: playing.stats.model.text() == "N · openvino · cuda:0 · fp32")
+    qtbot.waitUntil(lambda: _chosen(menu) == ["cuda:0 – GPU && co"])
+    assert menu.actions()[-1].text() == "Runs now: openvino on cuda:0 in fp32"
+    qtbot.waitUntil(lambda: loader.loaded[0].closed == 1)
+    menu.actions()[3].trigger()  # is not there any more: the model that runs stays, and its choice comes back
+    qtbot.waitUntil(lambda: playing.errors.isVisible())
+    assert session.state.device == "cuda:0"
+    qtbot.waitUntil(lambda: _chosen(menu) == ["cuda:0 – GPU && co"])
+    assert loader.loaded[1].closed == 0
+
+
+def test_precision_menu(qtbot, playing, session, loader):
+    menu = playing.engine.precision
+    assert [action.text() for action in menu.actions()] == ["Automatic", "fp32", "fp16", "bf16"]
+    menu.actions()[3].trigger()
+    assert session.state.precision == "bf16"
+    qtbot.waitUntil(lambda: session.state.running.precision == "bf16")
+    session.set_precision("auto")
+    qtbot.waitUntil(lambda: _chosen(menu) == ["Automatic"] and session.state.running.precision == "fp32")
+
+
+def test_decoder_layers_where_the_scale_has_some_to_spare(qtbot, playing, session, loader):
+    menu = playing.engine.layers
+    assert not menu.isEnabled()  # N was trained with three
+    session.set_model("l")
+    qtbot.waitUntil(lambda: menu.isEnabled() and session.state.loading is None)
+    assert [action.text() for action in menu.actions()] == ["As trained", "3", "4", "5", "6"]
+    menu.actions()[1].trigger()
+    qtbot.waitUntil(lambda: session.state.running.wish == ModelWish("l", decoder_layers=3))
+    assert loader.wishes[-1].decoder_layers == 3
+    qtbot.waitUntil(lambda: _chosen(menu) == ["3"])
+    session.set_model("n")  # another model has its own number
+    assert session.state.decoder_layers is None
+    qtbot.waitUntil(lambda: not menu.isEnabled())
+
+
 def test_failed_switch_puts_the_button_back(qtbot, playing, session, loader):
     loader.missing.add("x")
     qtbot.mouseClick(playing.model.buttons["x"], Qt.MouseButton.LeftButton)
@@ -863,12 +913,12 @@ def test_status_bar_tells_mode_model_and_rates(qtbot, playing, session):
 
 
 def test_random_weights_are_said_in_picture_and_bar(qtbot, window, session, loader):
-    session._on_loaded("n", _random(loader("n")))
+    session._on_loaded(ModelWish("n"), _random(loader("n")))
     session.open_source(PATTERN)
     qtbot.waitUntil(lambda: session.shown is not None, timeout=10_000)
     qtbot.waitUntil(lambda: window.stats.random.isVisible())
     assert window.stats.random.text() == "random weights"
-    assert window.view.words == ["Random weights: these boxes mean nothing"]
+    qtbot.waitUntil(lambda: window.view.words == ["Random weights: these boxes mean nothing"])
 
 
 def _random(detector):

@@ -35,6 +35,7 @@ class StatsPanel(QStatusBar):
             "age": self.tr("age p50 / p95"),
             "dropped": self.tr("dropped"),
         }
+        short = {"fps": self.tr("cap / inf / draw"), "age": self.tr("age"), "dropped": self.tr("drop")}
         holder = QWidget()
         row = QHBoxLayout(holder)
         row.setContentsMargins(12, 4, 12, 4)
@@ -43,11 +44,13 @@ class StatsPanel(QStatusBar):
         row.addSpacing(12)
         for key, readout in self.readouts.items():
             name = _label("readoutName")
-            name.setText(names[key])
+            name.setText(short[key])
+            name.setToolTip(names[key])
+            readout.setToolTip(names[key])
             readout.setAccessibleName(names[key])
             row.addWidget(name)
             row.addWidget(readout)
-            row.addSpacing(14)
+            row.addSpacing(10)
         row.addWidget(self.selected, 1)
         row.addWidget(self.random)
         row.addWidget(self.model)
@@ -77,6 +80,7 @@ class StatsPanel(QStatusBar):
         else:
             name = running.model_id.upper() if len(running.model_id) == 1 else running.model_id
             self.model.setText(f"{name} · {running.engine} · {running.device} · {running.precision}")
+        self.model.setToolTip(tip(running.reason) if running is not None and running.reason else "")
         self.show_selection()
         if self._session.state.has_source != self._counting:
             self._counting = not self._counting
