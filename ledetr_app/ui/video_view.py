@@ -38,6 +38,7 @@ class VideoView(QWidget):
         self._pressed: QPointF | None = None
         self._dragged: QPointF | None = None
         self.drop_welcome = False
+        self.taken_left = 0  # logical pixels that something lies over, where no words are written
         self.words: list[str] = []  # what was last written over the picture
         self._ticks = QTimer(self)
         self._ticks.setInterval(100)
@@ -235,9 +236,10 @@ class VideoView(QWidget):
         """Text on a rounded ground, readable over any picture."""
         self.words.append(text)
         metrics = self.fontMetrics()
-        width = min(metrics.horizontalAdvance(text) + 32, self.width() - 16)
+        room = self.width() - self.taken_left
+        width = min(metrics.horizontalAdvance(text) + 32, room - 16)
         height = metrics.height() + 16
-        chip = QRectF((self.width() - width) / 2, middle_y - height / 2, width, height)
+        chip = QRectF(self.taken_left + (room - width) / 2, middle_y - height / 2, width, height)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(QColor(ground))

@@ -85,6 +85,7 @@ class Window(QMainWindow):
         self.actions_by_name.refresh()
         for part in self._parts:
             part.refresh()
+        self.view.taken_left = self.stats_overlay.geometry().right() if self.stats_overlay.isVisible() else 0
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """Gone from the screen at once; what still has to end is ended by the caller of the event loop."""

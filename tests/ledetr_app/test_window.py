@@ -621,8 +621,9 @@ def test_a_class_can_have_a_threshold_of_its_own_also_while_paused(qtbot, playin
     qtbot.waitUntil(lambda: playing.classes.isVisible())
     inferences, before = loader.loaded[0].frames, _grab(playing)
     panel = playing.classes
-    assert not panel.threshold.isEnabled()
+    assert not panel.threshold.isVisible()
     panel.list.setCurrentRow(2)  # car, 0.3
+    assert panel.threshold.isVisible()
     assert (panel.threshold_name.text(), panel.threshold.value()) == ("Score of car", 50)
     panel.threshold.setValue(25)
     assert session.state.class_conf == {"car": 0.25}
@@ -688,9 +689,11 @@ def test_i_shows_all_meters_over_the_picture(qtbot, playing, session):
     assert texts["model"] == "openvino · cpu · fp32"
     assert texts["dropped"].replace(" / ", "").isdigit()
     assert playing.view.rect().contains(overlay.geometry())
+    assert playing.view.taken_left == overlay.geometry().right()  # so that no words are written under it
     session.set_stats(False)
     qtbot.waitUntil(lambda: not overlay.isVisible())
     assert not playing.actions_by_name["stats"].isChecked()
+    assert playing.view.taken_left == 0
 
 
 def test_the_age_graph_holds_a_minute_and_has_a_round_scale(qapp):

@@ -46,7 +46,7 @@ class ClassPanel(QFrame):
         self.search.setClearButtonEnabled(True)
         self.list = QListWidget()
         self.list.setAccessibleName(self.tr("Classes that are shown"))
-        self.list.setToolTip(self.tr("Alt and a click on a box: only this class"))
+        self.list.setToolTip(self.tr("Choose a class to give it a score of its own. Alt and a tick: only this class"))
         self.list.setFrameShape(QFrame.Shape.NoFrame)
         self.all_button = QPushButton(self.tr("All"))
         self.none_button = QPushButton(self.tr("None"))
@@ -136,7 +136,7 @@ class ClassPanel(QFrame):
         self.like_all.setToolTip(self.tr("The threshold of all classes"))
         self.threshold.valueChanged.connect(lambda hundredths: self._set_conf(hundredths / 100))
         self.like_all.clicked.connect(lambda: self._set_conf(None))
-        box = QWidget()
+        box = self.threshold_box = QWidget()
         column = QVBoxLayout(box)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(2)
@@ -157,13 +157,11 @@ class ClassPanel(QFrame):
         chosen = 0 <= row < len(self._names)
         name = self._names[row] if chosen else ""
         conf = class_filter.conf_of(name)
-        self.threshold_name.setText(
-            self.tr("Score of {name}").format(name=name) if chosen else self.tr("Choose a class for its own score")
-        )
+        self.threshold_name.setText(self.tr("Score of {name}").format(name=name))
         with QSignalBlocker(self.threshold):  # what comes from the session is not a wish of the user
             self.threshold.setValue(round(100 * conf))
-        self.threshold.setEnabled(chosen)
-        self.threshold_value.setText(f"{conf:.2f}" if chosen else "")
+        self.threshold_box.setVisible(chosen)
+        self.threshold_value.setText(f"{conf:.2f}")
         self.like_all.setVisible(name in class_filter.own_conf)
 
     def _list_names(self) -> None:
