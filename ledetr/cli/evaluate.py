@@ -88,7 +88,7 @@ def evaluate(
                     random_weights=random_weights,
                 ) as detector:
                     card = detector.weights
-                    runs.append(_run(detector, data_set, conf, resamples, quiet))
+                    runs.append(run_detector(detector, data_set, conf=conf, resamples=resamples, quiet=quiet))
         document.update(_document(data, runs, with_confusion=confusion, with_errors=errors))
         if report is not None:
             machine, versions = document["machine"], document["versions"]
@@ -103,7 +103,9 @@ def evaluate(
             _print_confusion(runs[0].confusion())
 
 
-def _run(detector: Detector, data: CocoSet, conf: float | None, resamples: int, quiet: bool) -> Evaluated:
+def run_detector(
+    detector: Detector, data: CocoSet, *, conf: float | None = None, resamples: int = 1000, quiet: bool = False
+) -> Evaluated:
     """One model at one size over all pictures; the first run of the engine, which is slow, is not timed."""
     times: list[StageTimes] = []
     detector.warm_up()
