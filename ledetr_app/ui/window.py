@@ -259,11 +259,13 @@ class Window(QMainWindow):
         middle = QHBoxLayout()
         middle.setSpacing(0)
         middle.addWidget(self.view, 1)
-        side = QVBoxLayout()
-        side.setSpacing(0)
-        side.addWidget(self.classes, 3)
-        side.addWidget(self.queue, 2)
-        middle.addLayout(side)
+        side = QWidget()
+        panels = QVBoxLayout(side)
+        panels.setContentsMargins(0, 0, 0, 0)
+        panels.setSpacing(0)
+        panels.addWidget(self.classes, 3)
+        panels.addWidget(self.queue, 2)
+        middle.addWidget(side)
         central = QWidget()
         column = QVBoxLayout(central)
         column.setContentsMargins(0, 0, 0, 0)
@@ -274,7 +276,7 @@ class Window(QMainWindow):
         column.addWidget(self.timeline)
         self.setCentralWidget(central)
         self.setStatusBar(self.stats)
-        self._chrome = (bar, self.timeline, self.stats)
+        self._chrome = (bar, side, self.timeline, self.stats)
         self._was_maximized = False
 
     def _make_menus(self) -> None:

@@ -118,15 +118,19 @@ def test_r_records_and_ends(qtbot, playing, session):
 
 
 @pytest.mark.parametrize("key", ["F", "F11"])
-def test_f_is_fullscreen_and_esc_leaves(qtbot, playing, key):
+def test_f_is_fullscreen_and_esc_leaves(qtbot, playing, session, key):
+    session.set_side_panel(True)
+    qtbot.waitUntil(playing.classes.isVisible)
     press(qtbot, playing, key)
     assert playing.isFullScreen()
     assert not playing.stats.isVisible()
+    assert not playing.classes.isVisible()
     assert not playing.menuBar().isVisible()
     press(qtbot, playing, "Esc")
     assert not playing.isFullScreen()
     assert playing.stats.isVisible()
     assert playing.timeline.isVisible()
+    assert playing.classes.isVisible()
 
 
 def test_double_click_is_fullscreen(qtbot, window):
