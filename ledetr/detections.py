@@ -19,7 +19,8 @@ class Detections:
     """Boxes of one picture, best score first; arrays of one length N, indexable by mask, slice or index array.
 
     xyxy: (N, 4) float32, pixels of the upright source picture. confidence: (N,) float32 in 0..1.
-    class_id: (N,) int64, contiguous 0..K-1. tracker_id: (N,) int64 or None.
+    class_id: (N,) int64, contiguous 0..K-1. tracker_id: (N,) int64, from 1, -1 for a box of no track;
+    None where nothing was tracked.
     class_names: the K names. category_ids: the data set's own K ids.
     model_id: which model found them. score_floor: scores below it were never looked at.
     """
@@ -84,6 +85,12 @@ class Detections:
         """Name of a class; its number where the model brought no names."""
         return self.class_names[class_id] if class_id < len(self.class_names) else str(class_id)
 
+    def track_of(self, row: int) -> int | None:
+        """Id of the track of one box, None where it has none."""
+        if self.tracker_id is None or self.tracker_id[row] < 0:
+            return None
+        return int(self.tracker_id[row])
+
     def filter(self, *, conf: float = 0.0, class_ids: Sequence[int] | None = None) -> Detections:
         """Those with score >= conf and, where given, one of the classes."""
         keep = self.confidence >= conf
@@ -92,7 +99,7 @@ class Detections:
         return self[keep]
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One plain dict a box: xyxy, confidence, class_id, class_name and, where tracked, tracker_id."""
+        """One plain dict a box: xyxy, confidence, class_id, class_name and, with tracking, tracker_id or None."""
         rows = []
         for i, (box, score, label) in enumerate(self):
             row: dict[str, Any] = {
@@ -102,7 +109,7 @@ class Detections:
                 "class_name": self.class_name(label),
             }
             if self.tracker_id is not None:
-                row["tracker_id"] = int(self.tracker_id[i])
+                row["tracker_id"] = self.track_of(i)
             rows.append(row)
         return rows
 

@@ -1,4 +1,4 @@
-"""The inference thread: takes the newest frame, asks the detector, publishes the result."""
+"""The inference thread: takes the newest frame, asks the detector and the tracker, publishes the result."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +12,7 @@ from ledetr.chain.results import Result, Timings
 from ledetr.detections import Detections
 from ledetr.errors import LeDetrError
 from ledetr.frame import Frame
+from ledetr.tracking import Tracker, Tracking
 
 SCORE_FLOOR = 0.05
 
@@ -131,6 +132,34 @@ def detect_one(frame: Frame, detector: FrameDetector | None, clock: Clock) -> tu
     return detections, timings
 
 
+class TrackerSlot:
+    """Where a thread keeps its tracker. tracking may be set from any thread: from the next frame on ids begin at 1, or
+    with None there are none. The tracker itself is made and used by one thread only."""
+
+    def __init__(self, tracking: Tracking | None) -> None:
+        self._lock = threading.Lock()
+        self._wanted = tracking
+        self._changed = True
+        self._tracker: Tracker | None = None
+
+    def set_tracking(self, tracking: Tracking | None) -> None:
+        """Also the same one once more, to begin anew."""
+        with self._lock:
+            self._wanted, self._changed = tracking, True
+
+    def track(self, frame: Frame, detections: Detections, detector: FrameDetector | None) -> Detections:
+        """The detections of the next frame with ids where tracking is on."""
+        with self._lock:
+            wanted, changed, self._changed = self._wanted, self._changed, False
+        if changed:
+            self._tracker = None if wanted is None else Tracker(wanted)
+        if self._tracker is None:
+            return detections
+        if detector is None:
+            return self._tracker.follow(detections, frame.meta)
+        return self._tracker.follow(detections, frame.meta, start_score=detector.score_threshold)
+
+
 class Inference:
     """The thread between the mailbox and the results.
 
@@ -144,6 +173,7 @@ class Inference:
         slot: DetectorSlot,
         clock: Clock,
         *,
+        tracking: Tracking | None = None,
         valid_from: Callable[[], int],
         publish: Callable[[Result], None],
         discard: Callable[[int], None],
@@ -156,6 +186,7 @@ class Inference:
         self._publish = publish
         self._discard = discard
         self._fail = fail
+        self.tracker = TrackerSlot(tracking)
         self._again = threading.Event()
         self._shown: Frame | None = None
         self.thread = threading.Thread(target=self._run, name="inference", daemon=True)
@@ -184,6 +215,7 @@ class Inference:
             return
         with self._slot.use() as detector:
             detections, timings = detect_one(frame, detector, self._clock)
+            detections = self.tracker.track(frame, detections, detector)
         if self._mailbox.closed or frame.meta.epoch < self._valid_from():
             self._discard(0 if again else 1)
             return

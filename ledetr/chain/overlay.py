@@ -70,7 +70,22 @@ class LabelMark:
         return max(2, self.font_px // 5)
 
 
-Mark: TypeAlias = BoxMark | LabelMark
+@dataclass(frozen=True, slots=True)
+class PathMark:
+    """A line through these points, back to the first where it is closed: the trail of a thing, the rim of a zone."""
+
+    points_xy: tuple[tuple[float, float], ...]
+    colour_rgb: Rgb
+    line_px: int
+    closed: bool = False
+
+
+Mark: TypeAlias = BoxMark | LabelMark | PathMark
+
+
+def track_colour(track: int) -> Rgb:
+    """The colour of a track; those that follow each other differ."""
+    return PALETTE[track % len(PALETTE)]
 
 
 def class_colour(class_id: int) -> Rgb:
@@ -108,6 +123,8 @@ def marks_of(
     class_ids: Sequence[int] | None = None,
     labels: bool = True,
     scores: bool = True,
+    ids: bool = True,
+    by_track: bool = False,
     notice: str | None = None,
     size_hw: tuple[int, int],
     pen: Pen | None = None,
@@ -115,18 +132,23 @@ def marks_of(
     """What to draw for one picture of size_hw, in drawing order: boxes first, then labels, the best score last.
 
     conf, class_ids: which detections are shown. labels, scores: whether a tile with the name, and in it the score.
-    notice: a warning for the corner, drawn over all, such as RANDOM_WEIGHTS. pen: by default right for size_hw; a
-    picture that is shown larger than its room needs that of the room.
+    ids: whether a tracked box has its number in the tile, before the name. by_track: each track has its colour, instead
+    of each class. notice: a warning for the corner, drawn over all, such as RANDOM_WEIGHTS. pen: by default right for
+    size_hw; a picture that is shown larger than its room needs that of the room.
     """
     pen = pen or Pen.of(size_hw)
     shown = detections.filter(conf=conf, class_ids=class_ids)
     boxes: list[Mark] = []
     tiles: list[LabelMark] = []
-    for box_xyxy, score, class_id in shown:
-        box = _box_mark(box_xyxy, class_colour(class_id), size_hw, pen)
+    for row, (box_xyxy, score, class_id) in enumerate(shown):
+        track = shown.track_of(row)
+        colour = class_colour(class_id) if track is None or not by_track else track_colour(track)
+        box = _box_mark(box_xyxy, colour, size_hw, pen)
         boxes.append(box)
-        if labels:
-            text = shown.class_name(class_id) + (f" {score:.2f}" if scores else "")
+        words = [f"#{track}"] if ids and track is not None else []
+        words += [shown.class_name(class_id), *([f"{score:.2f}"] if scores else [])] if labels else []
+        if words:
+            text = " ".join(words)
             tile = _box_label(text, box, size_hw, tiles, pen)
             tiles += [] if tile is None else [tile]
     warning = None if notice is None else notice_mark(notice, size_hw)
@@ -135,13 +157,14 @@ def marks_of(
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What a run draws: conf and class_ids choose the detections, labels and scores the text; notice: see marks_of."""
+    """What a run draws: conf and class_ids choose the detections, the others what is drawn of them, see marks_of."""
 
     conf: float
     class_ids: Sequence[int] | None = None
     labels: bool = True
     scores: bool = True
     notice: str | None = None
+    by_track: bool = False
 
     def shown(self, detections: Detections) -> Detections:
         """The detections that are drawn and listed."""
@@ -149,7 +172,16 @@ class Style:
 
     def marks(self, shown: Detections, size_hw: tuple[int, int]) -> list[Mark]:
         """The marks of all of these, for a picture of size_hw."""
-        return marks_of(shown, conf=0.0, labels=self.labels, scores=self.scores, notice=self.notice, size_hw=size_hw)
+        return marks_of(
+            shown, conf=0.0, labels=self.labels, scores=self.scores, by_track=self.by_track, notice=self.notice,
+            size_hw=size_hw,
+        )  # fmt: skip
+
+
+def tile_at(text: str, at_xy: tuple[float, float], colour_rgb: Rgb, size_hw: tuple[int, int]) -> LabelMark | None:
+    """Words on a tile with its upper left corner here, moved into the picture; None where it is too small for any."""
+    place = round(at_xy[0]), round(at_xy[1])
+    return _label(text, place, colour_rgb, _text_on(colour_rgb), size_hw, font_px(size_hw))
 
 
 def notice_mark(text: str, size_hw: tuple[int, int]) -> LabelMark | None:
@@ -240,6 +272,8 @@ def draw_marks(rgb: np.ndarray, marks: Sequence[Mark]) -> np.ndarray:
     for mark in marks:
         if isinstance(mark, BoxMark):
             _draw_box(rgb, mark)
+        elif isinstance(mark, PathMark):
+            _draw_path(rgb, mark)
         else:
             _draw_label(rgb, mark)
     return rgb
@@ -255,6 +289,13 @@ def _draw_box(rgb: np.ndarray, mark: BoxMark) -> None:
     rim_px = 2 * max(1, round(mark.line_px / 4))
     cv2.rectangle(rgb, low, high, _DARK, mark.line_px + rim_px, cv2.LINE_AA, _SHIFT)
     cv2.rectangle(rgb, low, high, mark.colour_rgb, mark.line_px, cv2.LINE_AA, _SHIFT)
+
+
+def _draw_path(rgb: np.ndarray, mark: PathMark) -> None:
+    points = np.rint((np.asarray(mark.points_xy, np.float64).reshape(-1, 2) - 0.5) * (1 << _SHIFT)).astype(np.int32)
+    rim_px = 2 * max(1, round(mark.line_px / 4))
+    for colour, width_px in ((_DARK, mark.line_px + rim_px), (mark.colour_rgb, mark.line_px)):
+        cv2.polylines(rgb, [points], mark.closed, colour, width_px, cv2.LINE_AA, _SHIFT)
 
 
 def _draw_label(rgb: np.ndarray, mark: LabelMark) -> None:

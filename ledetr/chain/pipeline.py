@@ -44,6 +44,7 @@ from ledetr.chain.sources import (
 from ledetr.chain.states import Signal, State, next_state
 from ledetr.chain.streaming import stream
 from ledetr.errors import LeDetrError, UsageError
+from ledetr.tracking import Tracking
 
 __all__ = [
     "Eof",
@@ -113,6 +114,7 @@ class Pipeline:
         *,
         clock: Clock | None = None,
         policy: Policy = "auto",
+        tracking: Tracking | None = None,
         config: CaptureConfig | None = None,
         opener: Callable[..., FrameSource] = open_source,
         on_result: Callable[[], None] | None = None,
@@ -123,6 +125,7 @@ class Pipeline:
         self._policy: Policy = policy
         self._opener = opener
         self._slot = DetectorSlot(detector)
+        self._tracking = tracking
         self._lock = threading.RLock()
         self._state = State.IDLE
         self._session: Session | None = None
@@ -157,6 +160,7 @@ class Pipeline:
                 clock=self._clock,
                 meters=self.meters,
                 config=replace(self._config, every=self._every(spec)),
+                tracking=self._tracking,
                 paused=paused,
                 after=old,
                 stop_limit_s=STOP_LIMIT_S,
@@ -238,6 +242,20 @@ class Pipeline:
             session.inference.detect_again()
         self._tell(ModelChanged("" if detector is None else detector.model_id))
 
+    def set_tracking(self, tracking: Tracking | None) -> None:
+        """Give ids from the next frame on, from 1, also where ids were given already; with None no more.
+
+        Kept for later sources, each with ids from 1. While paused, this frame is looked at again.
+        """
+        with self._lock:
+            self._tracking = tracking
+            session = self._session
+        if session is None:
+            return
+        session.inference.tracker.set_tracking(tracking)
+        if self.state is State.PAUSED:
+            session.inference.detect_again()
+
     def stop(self) -> None:
         """End whatever is open, within 0.5 s; threads that hang are orphaned and named in Stopped. Then IDLE."""
         with self._lock:
@@ -310,6 +328,11 @@ class Pipeline:
     def detector(self) -> FrameDetector | None:
         """The one that the next frame will meet."""
         return self._slot.current
+
+    @property
+    def tracking(self) -> Tracking | None:
+        """How ids are given, None where none are."""
+        return self._tracking
 
     @property
     def error(self) -> LeDetrError | None:

@@ -17,6 +17,7 @@ from ledetr.chain.results import Event, Result
 from ledetr.chain.sources import FrameSource, SourceSpec
 from ledetr.chain.states import Signal
 from ledetr.frame import Frame
+from ledetr.tracking import Tracking
 
 
 class SessionListener(Protocol):
@@ -52,6 +53,7 @@ class Session:
         clock: Clock,
         meters: Meters,
         config: CaptureConfig,
+        tracking: Tracking | None,
         paused: bool,
         after: "Session | None",
         stop_limit_s: float,
@@ -74,6 +76,7 @@ class Session:
             self.mailbox,
             slot,
             clock,
+            tracking=tracking,
             valid_from=lambda: self.capture.valid_from,
             publish=lambda result: listener.on_session_result(self, result),
             discard=meters.on_discarded,

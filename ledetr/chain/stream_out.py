@@ -18,8 +18,11 @@ from ledetr.chain.results import Result
 from ledetr.chain.side_files import PictureResult, SideHeader, open_side_files
 from ledetr.chain.sources import SourceSpec
 from ledetr.chain.streaming import stream
+from ledetr.chain.trails import TrackView
 from ledetr.chain.video import VideoProgress, VideoReport, style_of
 from ledetr.errors import OutputError, SourceError
+from ledetr.tracking import Tracking
+from ledetr.zones import ZonePlan
 
 
 def process_stream(
@@ -38,6 +41,8 @@ def process_stream(
     every_frame: bool | None = None,
     max_frames: int | None = None,
     retries: int | None = 10,
+    tracking: Tracking | None = None,
+    zones: ZonePlan | None = None,
     progress: Callable[[VideoProgress], None] | None = None,
     stop: threading.Event | None = None,
 ) -> VideoReport:
@@ -47,14 +52,15 @@ def process_stream(
     are completed. Errors as process_video: what was written so far is kept as partial.
     """
     started_s = time.perf_counter()
-    style = style_of(detector, conf, class_ids, labels, scores)
+    style = style_of(detector, conf, class_ids, labels, scores, by_track=tracking is not None)
+    view = TrackView(style, tracking, zones)
     outputs = _StreamOutputs(spec, dst, detector, side_files or {}, codec, crf, overwrite)
-    results = stream(spec, detector, every_frame=every_frame, retries=retries)
+    results = stream(spec, detector, every_frame=every_frame, retries=retries, tracking=tracking)
     classes: Counter[str] = Counter()
     try:
         for result in islice(results, max_frames):
             shown = style.shown(result.detections)
-            marks = style.marks(shown, (result.frame.meta.height, result.frame.meta.width))
+            marks = view.marks(shown, result.frame.meta.pts_s, (result.frame.meta.height, result.frame.meta.width))
             outputs.add(result, PictureResult(outputs.frames, result.frame.meta.pts_s, shown), marks)
             classes.update(shown.names)
             if progress is not None:
@@ -84,6 +90,8 @@ def process_stream(
         media_s=outputs.seconds,
         wall_s=time.perf_counter() - started_s,
         stage_ms={},
+        tracks=view.tracks,
+        zones=view.zones,
     )
 
 

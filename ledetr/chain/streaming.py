@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from ledetr.chain.capture import Capture, CaptureConfig
 from ledetr.chain.clock import Clock, MonotonicClock
 from ledetr.chain.guard import join_all
-from ledetr.chain.inference import FrameDetector, detect_one
+from ledetr.chain.inference import FrameDetector, TrackerSlot, detect_one
 from ledetr.chain.mailbox import ByteQueue, Mailbox
 from ledetr.chain.results import Eof, Event, Result
 from ledetr.chain.sources import SourceSpec, open_source, parse_source
 from ledetr.chain.states import Signal
 from ledetr.frame import Frame
+from ledetr.tracking import Tracking
 
 _JOIN_S = 3.0
 _AHEAD_BYTES = 64 * 1024 * 1024
@@ -23,23 +24,30 @@ def stream(
     *,
     every_frame: bool | None = None,
     retries: int | None = 10,
+    tracking: Tracking | None = None,
     clock: Clock | None = None,
 ) -> Iterator[Result]:
     """Results of a source, one by one, in order; nothing is collected, and leaving the loop closes the source.
 
     every_frame: True loses nothing and lets the source wait; False takes the newest frame at the source's own pace.
     None means True for files and pictures, False for live sources. retries: how often a lost live source is tried
-    again before its error is raised, None for ever. Raises LeDetrError in the loop.
+    again before its error is raised, None for ever. tracking: gives the boxes ids that stay with things.
+    Raises LeDetrError in the loop.
     """
     spec = parse_source(source)
     every = not spec.live if every_frame is None else every_frame
-    return _results(spec, detector, every, retries, clock or MonotonicClock())
+    return _results(spec, detector, every, retries, tracking, clock or MonotonicClock())
 
 
 def _results(
-    spec: SourceSpec, detector: FrameDetector | None, every: bool, retries: int | None, clock: Clock
+    spec: SourceSpec,
+    detector: FrameDetector | None,
+    every: bool,
+    retries: int | None,
+    tracking: Tracking | None,
+    clock: Clock,
 ) -> Iterator[Result]:
-    hand_over = _HandOver(every)
+    hand_over, tracker = _HandOver(every), TrackerSlot(tracking)
     config = CaptureConfig(paced=not every, every=every, history_bytes=0, retries=retries)
     capture = Capture(
         lambda epoch: open_source(spec, clock=clock, epoch=epoch), spec.display_name, clock, config, hand_over
@@ -50,6 +58,7 @@ def _results(
         while (frame := hand_over.take()) is not None:
             number += 1
             detections, timings = detect_one(frame, detector, clock)
+            detections = tracker.track(frame, detections, detector)
             timings.published_ns = clock.now_ns()
             yield Result(frame, detections, timings, number)
         if hand_over.error is not None:

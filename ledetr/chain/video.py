@@ -1,6 +1,6 @@
 """A video file to the same file with boxes: same frames, same times, same sound, upright, same colours.
 
-    read --queue--> detect --queue--> draw, encode, write
+    read --queue--> detect, track --queue--> draw, encode, write
 
 The last stage runs in the caller's thread. Packets of sound and subtitles travel through the same queues, so that
 they keep their place beside the pictures.
@@ -23,9 +23,12 @@ from ledetr.chain.output_files import kept_in, say_what_is_kept
 from ledetr.chain.overlay import RANDOM_WEIGHTS, Style, draw_marks
 from ledetr.chain.recorder import VideoWriter, container_of, holds
 from ledetr.chain.side_files import PictureResult, SideFile, SideHeader, open_side_files
+from ledetr.chain.trails import TrackView
 from ledetr.chain.video_reader import Copied, Cut, Item, Picture, VideoReader
 from ledetr.detections import Detections
 from ledetr.errors import Interrupted
+from ledetr.tracking import Tracker, Tracking
+from ledetr.zones import ShapeCount, ZonePlan
 
 # Enough for every stage to be busy; a longer queue would only delay a stop.
 _QUEUE_BYTES = 64 * MEBIBYTE
@@ -48,6 +51,7 @@ class VideoReport:
 
     media_s: length of the result. wall_s: from opening the source to the file under its final name. stage_ms: mean
     per picture of read (decode and convert), detect, and write (draw, encode, mux); they overlap. notes: sentences.
+    tracks: how many things had an id while they were shown. zones: counts of zones and lines.
     """
 
     path: Path | None
@@ -59,6 +63,8 @@ class VideoReport:
     wall_s: float
     stage_ms: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    tracks: int = 0
+    zones: tuple[ShapeCount, ...] = ()
 
     @property
     def fps(self) -> float:
@@ -67,11 +73,16 @@ class VideoReport:
 
 
 def style_of(
-    detector: FrameDetector, conf: float | None, class_ids: Sequence[int] | None, labels: bool, scores: bool
+    detector: FrameDetector,
+    conf: float | None,
+    class_ids: Sequence[int] | None,
+    labels: bool,
+    scores: bool,
+    by_track: bool = False,
 ) -> Style:
     """What is drawn of this detector's results; conf: its own threshold where not given."""
     notice = RANDOM_WEIGHTS if detector.random_weights else None
-    return Style(detector.score_threshold if conf is None else conf, class_ids, labels, scores, notice)
+    return Style(detector.score_threshold if conf is None else conf, class_ids, labels, scores, notice, by_track)
 
 
 def process_video(
@@ -89,26 +100,30 @@ def process_video(
     audio: bool = True,
     overwrite: bool = False,
     cut: Cut | None = None,
+    tracking: Tracking | None = None,
+    zones: ZonePlan | None = None,
     progress: Callable[[VideoProgress], None] | None = None,
     stop: threading.Event | None = None,
 ) -> VideoReport:
     """Detect on every frame of a video file, and write it with boxes to dst, and detections to side_files.
 
     dst: None for side files alone; the next free name is taken unless overwrite. side_files: paths by format, one of
-    "json", "jsonl", "csv", "coco". conf: the detector's own threshold where not given. cut: which part; the whole.
+    "json", "jsonl", "csv", "coco", "mot". conf: the detector's own threshold where not given. cut: which part.
+    tracking: gives the boxes ids that stay with things, and draws trails. zones: where to count them; needs tracking.
     progress: called after each picture, from the calling thread. stop: set it from anywhere to end at the current
     picture; what there is becomes `name.partial.mp4` and Interrupted is raised.
     Raises SourceError, OutputError, UsageError; what a stage raises ends all of them and comes out here, after what
     was written so far was kept as partial.
     """
     started_s = time.perf_counter()
-    style = style_of(detector, conf, class_ids, labels, scores)
+    style = style_of(detector, conf, class_ids, labels, scores, by_track=tracking is not None)
+    view = TrackView(style, tracking, zones)
     stopped = stop or threading.Event()
     with VideoReader(src, cut=cut or Cut(), stopped=stopped) as reader:
         copied, notes = _copied_tracks(reader, dst, audio=audio)
-        writers = _Outputs(reader, dst, side_files or {}, detector, style)
+        writers = _Outputs(reader, dst, side_files or {}, detector, style, view)
         writers.open(src, copied, codec=codec, crf=crf, overwrite=overwrite, whole=(cut or Cut()).is_whole)
-        run = _Run(reader, detector, writers, stopped, style)
+        run = _Run(reader, detector, writers, stopped, style, None if tracking is None else Tracker(tracking))
         with _ended_well(writers, run):
             run.to_the_end(copied, progress)
         notes += _notes_on_pictures(reader)
@@ -158,12 +173,14 @@ class _Outputs:
         side_paths: Mapping[str, Path],
         detector: FrameDetector,
         style: Style,
+        view: TrackView,
     ) -> None:
         self._reader = reader
         self._dst = dst
         self._side_paths = side_paths
         self._detector = detector
         self._style = style
+        self._view = view
         self._video: VideoWriter | None = None
         self._sides: dict[str, SideFile] = {}
         self._classes: Counter[str] = Counter()
@@ -210,8 +227,9 @@ class _Outputs:
         pts_s = float(picture.pts * self._reader.time_base)
         for side in self._sides.values():
             side.add(PictureResult(self.frames, pts_s, shown))
+        marks = self._view.marks(shown, pts_s, (picture.rgb.shape[0], picture.rgb.shape[1]))
         if self._video is not None:
-            draw_marks(picture.rgb, self._style.marks(shown, (picture.rgb.shape[0], picture.rgb.shape[1])))
+            draw_marks(picture.rgb, marks)
             self._video.write(picture.rgb, picture.pts, picture.duration)
         self._first_s = pts_s if self.frames == 0 else self._first_s
         self._last_end_s = pts_s + float(picture.duration * self._reader.time_base)
@@ -249,6 +267,8 @@ class _Outputs:
             wall_s=wall_s,
             stage_ms=stage_ms,
             notes=tuple(notes),
+            tracks=self._view.tracks,
+            zones=self._view.zones,
         )
 
 
@@ -285,6 +305,7 @@ class _Run:
     outputs: _Outputs
     stopped: threading.Event
     style: Style
+    tracker: Tracker | None
     _read: ByteQueue[Item] = field(default_factory=lambda: ByteQueue(_QUEUE_BYTES))
     _found: ByteQueue[_Detected | Copied] = field(default_factory=lambda: ByteQueue(_QUEUE_BYTES))
     _causes: list[BaseException] = field(default_factory=list)
@@ -343,11 +364,19 @@ class _Run:
             found: _Detected | Copied
             if isinstance(item, Picture):
                 with self._timed("detect"):
-                    found = _Detected(item, self.detector.detect_frame(item.rgb, score_floor=score_floor)[0])
+                    found = _Detected(item, self._tracked(item, score_floor))
             else:
                 found = item
             if not self._found.put(found, _nbytes(item)):
                 return
+
+    def _tracked(self, picture: Picture, score_floor: float) -> Detections:
+        """What is found in a picture, with ids where there is a tracker."""
+        detections, _ = self.detector.detect_frame(picture.rgb, score_floor=score_floor)
+        if self.tracker is None:
+            return detections
+        pts_s = float(picture.pts * self.reader.time_base)
+        return self.tracker.update(detections, pts_s, start_score=self.style.conf)
 
     def _write_all(self, progress: Callable[[VideoProgress], None] | None) -> None:
         started_s = time.perf_counter()

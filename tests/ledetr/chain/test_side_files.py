@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from ledetr.chain.side_files import (
     CsvFile,
     JsonFile,
     JsonLinesFile,
+    MotFile,
     PictureResult,
     SideHeader,
     open_side_files,
@@ -40,6 +42,10 @@ PICTURES = (
     PictureResult(1, 1 / 3, found((1.234, 2, 30, 40.5, 0.98765, 0), (5, 6, 7, 8, 0.5, 1))),
     PictureResult(2, None, found((0, 0, 1, 1, 0.25, 2)), file="été.jpg", image_id=139),
 )
+
+
+TRACKED = replace(PICTURES[1], detections=replace(PICTURES[1].detections, tracker_id=np.array([12, 7])))
+HALF_TRACKED = replace(PICTURES[1], detections=replace(PICTURES[1].detections, tracker_id=np.array([-1, 7])))
 
 
 @pytest.fixture(params=["all pictures", "none"])
@@ -99,6 +105,28 @@ def test_csv_opens_in_a_spreadsheet_and_runs_nothing(tmp_path: Path) -> None:
     assert (rows[2]["pts_s"], rows[2]["file"]) == ("", "été.jpg")
 
 
+def test_ids_are_in_every_list_and_a_box_without_one_says_so(tmp_path: Path) -> None:
+    for kind in (JsonFile, JsonLinesFile):
+        text = written(kind, tmp_path / "out.json", (HALF_TRACKED,)).read_text(encoding="utf-8")
+        frame = json.loads(text)["frames"][0] if kind is JsonFile else json.loads(text)
+        assert [row["tracker_id"] for row in frame["detections"]] == [None, 7]
+    with written(CsvFile, tmp_path / "a.csv", (TRACKED, HALF_TRACKED)).open(encoding="utf-8-sig", newline="") as file:
+        assert [row["tracker_id"] for row in csv.DictReader(file)] == ["12", "7", "", "7"]
+    with written(CsvFile, tmp_path / "b.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert {row["tracker_id"] for row in csv.DictReader(file)} == {""}
+
+
+def test_mot_text_has_one_line_a_tracked_box(tmp_path: Path) -> None:
+    path = written(MotFile, tmp_path / "out.txt", (PICTURES[0], TRACKED, replace(HALF_TRACKED, index=2)))
+    assert path.read_text().splitlines() == [
+        "2,12,1.23,2.00,28.77,38.50,0.9876,1,-1",
+        "2,7,5.00,6.00,2.00,2.00,0.5000,2,-1",
+        "3,7,5.00,6.00,2.00,2.00,0.5000,2,-1",
+    ]
+    table = np.loadtxt(path, delimiter=",")
+    assert table.shape == (3, 9)
+
+
 def test_coco_results_are_read_by_pycocotools(tmp_path: Path) -> None:
     coco = pytest.importorskip("pycocotools.coco").COCO()
     coco.dataset = {
@@ -144,7 +172,7 @@ def test_what_a_full_disk_leaves_is_well_formed_and_whole(tmp_path: Path, kind: 
     try:
         with pytest.raises(OutputError):
             while True:
-                side.add(PICTURES[1])
+                side.add(TRACKED)
                 added += 1
         path = side.keep_partial()
     finally:
@@ -155,6 +183,7 @@ def test_what_a_full_disk_leaves_is_well_formed_and_whole(tmp_path: Path, kind: 
         "jsonl": lambda: len([json.loads(line) for line in text.splitlines()]),
         "csv": lambda: (len(text.splitlines()) - 1) / 2,
         "coco": lambda: len(json.loads(text)) / 2,
+        "mot": lambda: len([row for row in text.splitlines() if row.count(",") == 8]) / 2,
     }
     assert kept[kind]() == added > 0
 
