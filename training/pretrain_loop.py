@@ -12,7 +12,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -557,19 +557,22 @@ def figure_words(figures: Mapping[str, float]) -> str:
 
 
 @torch.no_grad()
-def estimate_norms(model: Student, job: PretrainJob, device: torch.device) -> None:
-    """The batch statistics of plain pictures at the judged size, in place of those of mixed ones of all sizes."""
-    norms = [m for m in model.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+def estimate_norms(backbone: nn.Module, inputs: Iterable[Tensor]) -> None:
+    """The batch statistics of these normalised pictures in place of those the backbone has; it is then in eval mode.
+
+    After training they are of mixed pictures of several sizes, and before it of none.
+    """
+    norms = [m for m in backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over all batches
-    model = model.to(device).train()
-    for pixels, _ in plain_batches(job.train, job.config.judge_side, job.config.judge_crop, job.config.norm_pictures):
-        model.backbone((pixels.to(device).float() - model.mean) / model.std)
+    backbone.train()
+    for pixels in inputs:
+        backbone(pixels)
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
-    model.eval()
+    backbone.eval()
 
 
 def finished_student(job: PretrainJob) -> tuple[Student, dict[str, float], dict[str, float], int]:
@@ -583,6 +586,8 @@ def finished_student(job: PretrainJob) -> tuple[Student, dict[str, float], dict[
     before = judged(model, teacher, job, device)
     after = before
     if job.config.norm_pictures:
-        estimate_norms(model, job, device)
+        stream = plain_batches(job.train, job.config.judge_side, job.config.judge_crop, job.config.norm_pictures)
+        model.to(device)
+        estimate_norms(model.backbone, ((p.to(device).float() - model.mean) / model.std for p, _ in stream))
         after = judged(model, teacher, job, device)
     return model.cpu(), before, after, snapshot.step
