@@ -1,8 +1,8 @@
 """Annotated pictures to a video file that keeps exact times, survives a cut, and appears whole or not at all.
 
-MP4 is written in fragments, one a key frame, so that a part file plays up to its last two seconds whatever happens;
-at the end its packets are copied, not encoded again, into the final form with the index in front. Matroska needs no
-second form, but rounds times to 1 ms, so it is used only where it is the final choice.
+MP4 is written in fragments, at least one a second, so that a part file plays up to its last two seconds whatever
+happens; at the end its packets are copied, not encoded again, into the final form with the index in front. Matroska
+needs no second form, but rounds times to 1 ms, so it is used only where it is the final choice.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +22,7 @@ from av.video.frame import PictureType
 
 from ledetr.chain.colour import output_colour, rgb_to_video_frame, tag_encoder
 from ledetr.chain.output_files import DiskWatch, choose_target, keep_partial, output_error, publish, reserve_part
+from ledetr.chain.resume import Segment, is_filler
 from ledetr.errors import OutputError, UsageError
 from ledetr.frame import Colour
 
@@ -65,8 +66,13 @@ CODECS: dict[str, VideoCodec] = {
 }
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
-_FRAGMENTED = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
-_MATROSKA = {"cluster_time_limit": "2000", "flush_packets": "1"}
+# A fragment, or cluster, a second: that, and what the encoder holds back, is what a kill can take.
+_FRAGMENTED = {
+    "movflags": "frag_keyframe+delay_moov+default_base_moof",
+    "frag_duration": "1000000",
+    "flush_packets": "1",
+}
+_MATROSKA = {"cluster_time_limit": "1000", "flush_packets": "1"}
 _APPLE_HEVC = "hvc1"  # the other tag, hev1, is not opened by Apple's players
 # What a muxer writes itself; copying it from the source would be a lie.
 _OWN_METADATA = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
@@ -110,7 +116,8 @@ class VideoWriter:
     path: what it will be called (see choose_target). width, height: of the pictures that will come; odd sizes are
     padded by one line, since 4:2:0 has none. time_base: the unit of every pts. rate: nominal, for the rate control
     alone; no time is ever made from it. copied: source streams whose packets will be handed to `copy`. shift_s is
-    added to every time, pictures and packets alike.
+    added to every time, pictures and packets alike. before: what earlier runs made of the same video; it is joined at
+    the end.
     Ends with exactly one of finish, keep_partial and abort. Raises OutputError when the disk refuses.
     """
 
@@ -132,6 +139,7 @@ class VideoWriter:
         shift_s: Fraction = Fraction(0),
         overwrite: bool = False,
         sources: Sequence[Path] = (),
+        before: Sequence[Segment] = (),
     ) -> None:
         self.codec_name = choose_codec(path, codec)
         self.path = choose_target(path, overwrite=overwrite, sources=sources)
@@ -144,6 +152,7 @@ class VideoWriter:
         self._nominal_ticks = max(1, round(1 / ((rate or Fraction(30)) * time_base)))
         self._shift_s = shift_s
         self._chapters = list(chapters)
+        self._before = before
         self._disk = DiskWatch(self.path.parent)
         self._disk.check()
         self._closed = self._published = False
@@ -286,10 +295,10 @@ class VideoWriter:
         """Complete the file and give it its name, which comes back."""
         with self._disk_errors():
             self._close_encoder()
-            if self._is_matroska:
+            if self._is_matroska and not self._before:
                 done = self.part
             else:
-                self._disk.check_room_for(self.nbytes)
+                self._disk.check_room_for(self.nbytes + sum(one.path.stat().st_size for one in self._before))
                 done = self._copy_to_final_form()
         self.path = publish(done, self.path, overwrite=self._overwrite)
         self.part.unlink(missing_ok=True)
@@ -337,36 +346,59 @@ class VideoWriter:
         """The part file's packets in a file of the same kind with the index in front; the part file stays."""
         final = reserve_part(self.path)
         try:
-            with av.open(str(self.part)) as source, self._final_container(final) as output:
-                output.metadata.update({k: v for k, v in source.metadata.items() if k not in _OWN_METADATA})
+            with ExitStack() as opened:
+                # No picture was left to be made: then the part file has no tracks to speak of.
+                paths = [*(one.path for one in self._before), *([self.part] if self.frames else [])]
+                sources = [opened.enter_context(av.open(str(path))) for path in paths]
+                output = opened.enter_context(self._final_container(final))
+                metadata = sources[0].metadata.items()
+                output.metadata.update({k: v for k, v in metadata if k.lower() not in _OWN_METADATA})
                 if self._chapters:
                     output.set_chapters(self._chapters)
-                self._copy_packets(source, output)
+                self._copy_packets(sources, output)
         except BaseException:
             final.unlink(missing_ok=True)
             raise
         return final
 
     def _final_container(self, path: Path) -> Any:
-        return av.open(str(path), "w", format=self._container_name, options=self._final_options)
+        options = {} if self._is_matroska else self._final_options
+        return av.open(str(path), "w", format=self._container_name, options=options)
 
-    def _copy_packets(self, source: Any, output: Any) -> None:
+    def _copy_packets(self, sources: Sequence[Any], output: Any) -> None:
         copies = {}
-        for stream in source.streams:
+        for stream in sources[0].streams:
             if stream.type in ("video", "audio", "subtitle"):
                 copy = copies[stream.index] = output.add_stream_from_template(stream, opaque=True)
                 copy.metadata.update(stream.metadata)
                 copy.disposition = stream.disposition
         if self.codec_name == "hevc":
             copies[self._video.index].codec_context.codec_tag = _APPLE_HEVC
-        last_duration = round(self._last_duration * self._time_base / source.streams[self._video.index].time_base)
-        for packet in source.demux([stream for stream in source.streams if stream.index in copies]):
-            if packet.dts is None:
-                continue  # the demuxer's end mark
+        last_dts_s: dict[int, Fraction] = {}
+        for number, source in enumerate(sources):
+            counts = self._before[number].packets if number < len(self._before) else None
+            for packet in self._segment_packets(source, list(copies), counts):
+                _keep_order(packet, last_dts_s)
+                packet.stream = copies[packet.stream_index]
+                output.mux(packet)
+
+    def _segment_packets(self, source: Any, tracks: Sequence[int], counts: Sequence[int] | None) -> Iterator[Any]:
+        """The packets of one part file; counts: how many of each track, all where not given."""
+        time_base = source.streams[self._video.index].time_base
+        last_duration = round((self._last_duration or self._nominal_ticks) * self._time_base / time_base)
+        left = None if counts is None else list(counts)
+        for packet in source.demux([source.streams[index] for index in tracks]):
+            if not packet.size or packet.pts is None or (left is not None and is_filler(packet)):
+                continue  # the demuxer's end mark, or what the muxer will make anew
+            if left is not None:
+                left[packet.stream_index] -= 1
+                if left[packet.stream_index] < 0:
+                    if max(left[index] for index in tracks) < 0:
+                        return
+                    continue
             if packet.stream_index == self._video.index and not packet.duration:
                 packet.duration = last_duration  # fragments do not give the length of their last packet
-            packet.stream = copies[packet.stream_index]
-            output.mux(packet)
+            yield packet
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:
@@ -374,6 +406,20 @@ class VideoWriter:
             yield
         except (OSError, av.error.FFmpegError) as error:
             raise output_error(self.path, error) from error
+
+
+def _keep_order(packet: Any, last_dts_s: dict[int, Fraction]) -> None:
+    """Give the packet a place in decoding order that grows.
+
+    Where two segments meet, the second one's encoder begins to count before the end of the first; Matroska has none
+    for the first packets.
+    """
+    last_s = last_dts_s.get(packet.stream_index)
+    if packet.dts is None and last_s is None:
+        packet.dts = packet.pts - _FEW
+    elif last_s is not None and (packet.dts is None or packet.dts * packet.time_base <= last_s):
+        packet.dts = int(last_s / packet.time_base) + 1
+    last_dts_s[packet.stream_index] = packet.dts * packet.time_base
 
 
 def _common_ticks(time_bases: Sequence[Fraction]) -> int:

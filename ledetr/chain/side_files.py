@@ -1,4 +1,4 @@
-"""Detections beside the pictures: JSON, JSON lines, CSV, COCO results and MOT; streamed, and whole or not at all."""
+"""Detections beside the pictures: JSON, JSON lines, CSV and COCO results; streamed, and whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 from ledetr.chain.output_files import choose_target, keep_partial, output_error, publish, reserve_part
 from ledetr.detections import Detections
+from ledetr.errors import OutputError
 
 SCHEMA_VERSION = 1
 
@@ -50,7 +52,8 @@ class PictureResult:
 class SideFile:
     """A file that takes one picture after the other; ends with exactly one of finish, keep_partial and abort.
 
-    path: what it will be called (see choose_target). ending: what stands after the last picture.
+    path: what it will be called (see choose_target). ending: what stands after the last picture. before: the file of
+    an earlier run, and how many of its pictures hold.
     Raises OutputError when the disk refuses.
     """
 
@@ -58,18 +61,43 @@ class SideFile:
     ending = ""
 
     def __init__(
-        self, path: Path, header: SideHeader, *, overwrite: bool = False, sources: Sequence[Path] = ()
+        self,
+        path: Path,
+        header: SideHeader,
+        *,
+        overwrite: bool = False,
+        sources: Sequence[Path] = (),
+        before: tuple[Path, int] | None = None,
     ) -> None:
         self.path = choose_target(path, overwrite=overwrite, sources=sources)
         self._overwrite = overwrite
         self._published = False
         self._rows = 0
-        self._part = reserve_part(self.path)
-        self._file: TextIO = self._part.open("w", encoding=self.encoding, newline="")
+        self.part = reserve_part(self.path)
+        self._file: TextIO = self.part.open("w", encoding=self.encoding, newline="")
         self._whole_bytes = 0
         with self._disk_errors():
             self._begin(header)
+            if before is not None:
+                self._go_on(*before)
             self._flush()
+
+    def _go_on(self, old: Path, pictures: int) -> None:
+        """Take over what an earlier run wrote of so many pictures."""
+        try:
+            with old.open(encoding=self.encoding, newline="") as file:
+                held = self._take_over(file, pictures)
+        except (OSError, ValueError, KeyError, IndexError):
+            held = 0
+        if held < pictures:
+            self.abort()
+            raise OutputError(
+                f"{old.name} holds less than the video that it belongs to; run this once more without --resume."
+            )
+
+    def _take_over(self, file: TextIO, pictures: int) -> int:
+        """Write the rows of the first pictures again; gives of how many pictures they were, if that can be told."""
+        raise NotImplementedError
 
     def add(self, picture: PictureResult) -> None:
         """Write what was found in one picture."""
@@ -82,7 +110,7 @@ class SideFile:
         with self._disk_errors():
             self._file.write(self.ending)
             self._file.close()
-        self.path = publish(self._part, self.path, overwrite=self._overwrite)
+        self.path = publish(self.part, self.path, overwrite=self._overwrite)
         self._published = True
         return self.path
 
@@ -96,23 +124,23 @@ class SideFile:
         except (OSError, ValueError):  # a full disk
             self._close_quietly()
             self._cut_to_whole_pictures()
-        self.path = keep_partial(self._part, self.path)
+        self.path = keep_partial(self.part, self.path)
         return self.path
 
     def abort(self) -> None:
         """Leave nothing behind."""
         self._close_quietly()
-        self._part.unlink(missing_ok=True)
+        self.part.unlink(missing_ok=True)
 
     def _flush(self) -> None:
         """After each picture, so that a kill loses none, and a full disk is noticed at the picture it cuts."""
         self._file.flush()
-        self._whole_bytes = self._part.stat().st_size
+        self._whole_bytes = self.part.stat().st_size
 
     def _cut_to_whole_pictures(self) -> None:
         """What the disk took of one more picture gives way to the ending."""
         try:
-            with self._part.open("r+b") as file:
+            with self.part.open("r+b") as file:
                 file.truncate(self._whole_bytes)
                 file.seek(self._whole_bytes)
                 file.write(self.ending.encode())
@@ -162,6 +190,12 @@ class JsonFile(SideFile):
     def _write(self, picture: PictureResult) -> None:
         self._item(picture.to_json())
 
+    def _take_over(self, file: TextIO, pictures: int) -> int:
+        for row in _items(file):
+            if row["index"] < pictures:
+                self._item(row)
+        return min(self._rows, pictures)
+
 
 class JsonLinesFile(SideFile):
     """One line a picture, the same as an item of "frames" in the JSON document."""
@@ -169,32 +203,38 @@ class JsonLinesFile(SideFile):
     def _write(self, picture: PictureResult) -> None:
         self._file.write(json.dumps(picture.to_json(), ensure_ascii=False, allow_nan=False) + "\n")
 
-
-_CSV_COLUMNS = (
-    "index", "pts_s", "file", "class_id", "class_name", "confidence", "x1", "y1", "x2", "y2", "tracker_id"
-)  # fmt: skip
+    def _take_over(self, file: TextIO, pictures: int) -> int:
+        for line in islice(file, pictures):
+            if json.loads(line)["index"] != self._rows:
+                break
+            self._file.write(line)
+            self._rows += 1
+        return self._rows
 
 
 class CsvFile(SideFile):
-    """One line a box; tracker_id is empty for a box of no track.
-
-    UTF-8 with a mark at the start, so that spreadsheets read it as such.
-    """
+    """One line a box. UTF-8 with a mark at the start, so that spreadsheets read it as such."""
 
     encoding = "utf-8-sig"
 
     def _begin(self, header: SideHeader) -> None:
         self._csv = csv.writer(self._file)
-        self._csv.writerow(_CSV_COLUMNS)
+        self._csv.writerow(("index", "pts_s", "file", "class_id", "class_name", "confidence", "x1", "y1", "x2", "y2"))
 
     def _write(self, picture: PictureResult) -> None:
         time = "" if picture.pts_s is None else f"{picture.pts_s:.6f}"
         place = (picture.index, time, _no_formula(picture.file or ""))
         for row in picture.detections.to_json():
             name = _no_formula(row["class_name"])
-            track = row.get("tracker_id")
-            end = ("" if track is None else track,)
-            self._csv.writerow((*place, row["class_id"], name, row["confidence"], *row["xyxy"], *end))
+            self._csv.writerow((*place, row["class_id"], name, row["confidence"], *row["xyxy"]))
+
+    def _take_over(self, file: TextIO, pictures: int) -> int:
+        rows = csv.reader(file)
+        columns = len(next(rows))
+        for row in rows:
+            if len(row) == columns and int(row[0]) < pictures:
+                self._csv.writerow(row)
+        return pictures  # pictures without boxes have no rows, so nothing can be missed here
 
 
 class CocoFile(SideFile):
@@ -209,21 +249,11 @@ class CocoFile(SideFile):
         for row in picture.detections.to_coco(picture.index if picture.image_id is None else picture.image_id):
             self._item(row)
 
-
-class MotFile(SideFile):
-    """MOTChallenge text, one line a tracked box: frame, id, left, top, width, height, score, class, -1.
-
-    Frames, ids and classes count from 1, pixels from 0. Boxes of no track are left out.
-    """
-
-    def _write(self, picture: PictureResult) -> None:
-        found = picture.detections
-        for row, box in enumerate(found.xywh.tolist()):
-            track = found.track_of(row)
-            if track is not None:
-                place = ",".join(f"{value:.2f}" for value in box)
-                score, label = float(found.confidence[row]), int(found.class_id[row])
-                self._file.write(f"{picture.index + 1},{track},{place},{score:.4f},{label + 1},-1\n")
+    def _take_over(self, file: TextIO, pictures: int) -> int:
+        for row in _items(file):
+            if row["image_id"] < pictures:
+                self._item(row)
+        return pictures  # pictures without boxes have no rows, so nothing can be missed here
 
 
 SIDE_FILES: dict[str, Callable[..., SideFile]] = {
@@ -231,24 +261,44 @@ SIDE_FILES: dict[str, Callable[..., SideFile]] = {
     "jsonl": JsonLinesFile,
     "csv": CsvFile,
     "coco": CocoFile,
-    "mot": MotFile,
 }
-SIDE_FILE_ENDINGS = {"json": ".json", "jsonl": ".jsonl", "csv": ".csv", "coco": ".coco.json", "mot": ".mot.txt"}
+SIDE_FILE_ENDINGS = {"json": ".json", "jsonl": ".jsonl", "csv": ".csv", "coco": ".coco.json"}
 
 
 def open_side_files(
-    paths: Mapping[str, Path], header: SideHeader, *, overwrite: bool = False, sources: Sequence[Path] = ()
+    paths: Mapping[str, Path],
+    header: SideHeader,
+    *,
+    overwrite: bool = False,
+    sources: Sequence[Path] = (),
+    before: Mapping[str, Path] | None = None,
+    pictures: int = 0,
 ) -> dict[str, SideFile]:
-    """One open file for each format of paths, a key of SIDE_FILES; all of them or, with the error, none."""
+    """One open file for each format of paths, a key of SIDE_FILES; all of them or, with the error, none.
+
+    before: by format, what an earlier run wrote, of which the first pictures hold.
+    """
     opened: dict[str, SideFile] = {}
     try:
         for kind, path in paths.items():
-            opened[kind] = SIDE_FILES[kind](path, header, overwrite=overwrite, sources=sources)
+            old = (before[kind], pictures) if before else None
+            opened[kind] = SIDE_FILES[kind](path, header, overwrite=overwrite, sources=sources, before=old)
     except BaseException:
         for side in opened.values():
             side.abort()
         raise
     return opened
+
+
+def _items(file: TextIO) -> Iterator[dict[str, Any]]:
+    """The items of a JSON list that _item wrote, up to one that was cut."""
+    next(file, None)
+    for line in file:
+        try:
+            row = json.loads(line.rstrip().removesuffix(","))
+        except ValueError:  # the ending, or the item that was being written
+            return
+        yield row
 
 
 def _no_formula(text: str) -> str:

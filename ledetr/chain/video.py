@@ -1,6 +1,6 @@
 """A video file to the same file with boxes: same frames, same times, same sound, upright, same colours.
 
-    read --queue--> detect, track --queue--> draw, encode, write
+    read --queue--> detect --queue--> draw, encode, write
 
 The last stage runs in the caller's thread. Packets of sound and subtitles travel through the same queues, so that
 they keep their place beside the pictures.
@@ -14,21 +14,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from ledetr.chain.inference import SCORE_FLOOR, FrameDetector
 from ledetr.chain.mailbox import MEBIBYTE, ByteQueue
-from ledetr.chain.output_files import kept_in, say_what_is_kept
+from ledetr.chain.output_files import kept_in, output_error, say_what_is_kept
 from ledetr.chain.overlay import RANDOM_WEIGHTS, Style, draw_marks
 from ledetr.chain.recorder import VideoWriter, container_of, holds
+from ledetr.chain.resume import JobFile, Past, settings_hash
 from ledetr.chain.side_files import PictureResult, SideFile, SideHeader, open_side_files
-from ledetr.chain.trails import TrackView
 from ledetr.chain.video_reader import Copied, Cut, Item, Picture, VideoReader
 from ledetr.detections import Detections
 from ledetr.errors import Interrupted
-from ledetr.tracking import Tracker, Tracking
-from ledetr.zones import ShapeCount, ZonePlan
 
 # Enough for every stage to be busy; a longer queue would only delay a stop.
 _QUEUE_BYTES = 64 * MEBIBYTE
@@ -51,7 +50,6 @@ class VideoReport:
 
     media_s: length of the result. wall_s: from opening the source to the file under its final name. stage_ms: mean
     per picture of read (decode and convert), detect, and write (draw, encode, mux); they overlap. notes: sentences.
-    tracks: how many things had an id while they were shown. zones: counts of zones and lines.
     """
 
     path: Path | None
@@ -63,8 +61,6 @@ class VideoReport:
     wall_s: float
     stage_ms: Mapping[str, float]
     notes: tuple[str, ...] = ()
-    tracks: int = 0
-    zones: tuple[ShapeCount, ...] = ()
 
     @property
     def fps(self) -> float:
@@ -73,16 +69,11 @@ class VideoReport:
 
 
 def style_of(
-    detector: FrameDetector,
-    conf: float | None,
-    class_ids: Sequence[int] | None,
-    labels: bool,
-    scores: bool,
-    by_track: bool = False,
+    detector: FrameDetector, conf: float | None, class_ids: Sequence[int] | None, labels: bool, scores: bool
 ) -> Style:
     """What is drawn of this detector's results; conf: its own threshold where not given."""
     notice = RANDOM_WEIGHTS if detector.random_weights else None
-    return Style(detector.score_threshold if conf is None else conf, class_ids, labels, scores, notice, by_track)
+    return Style(detector.score_threshold if conf is None else conf, class_ids, labels, scores, notice)
 
 
 def process_video(
@@ -100,30 +91,39 @@ def process_video(
     audio: bool = True,
     overwrite: bool = False,
     cut: Cut | None = None,
-    tracking: Tracking | None = None,
-    zones: ZonePlan | None = None,
+    resume: bool = False,
     progress: Callable[[VideoProgress], None] | None = None,
     stop: threading.Event | None = None,
 ) -> VideoReport:
     """Detect on every frame of a video file, and write it with boxes to dst, and detections to side_files.
 
     dst: None for side files alone; the next free name is taken unless overwrite. side_files: paths by format, one of
-    "json", "jsonl", "csv", "coco", "mot". conf: the detector's own threshold where not given. cut: which part.
-    tracking: gives the boxes ids that stay with things, and draws trails. zones: where to count them; needs tracking.
+    "json", "jsonl", "csv", "coco". conf: the detector's own threshold where not given. cut: which part; the whole.
+    resume: go on where an earlier run of the same job was cut off, however that ended; a note says so, or why not.
     progress: called after each picture, from the calling thread. stop: set it from anywhere to end at the current
     picture; what there is becomes `name.partial.mp4` and Interrupted is raised.
     Raises SourceError, OutputError, UsageError; what a stage raises ends all of them and comes out here, after what
     was written so far was kept as partial.
     """
     started_s = time.perf_counter()
-    style = style_of(detector, conf, class_ids, labels, scores, by_track=tracking is not None)
-    view = TrackView(style, tracking, zones)
+    style = style_of(detector, conf, class_ids, labels, scores)
     stopped = stop or threading.Event()
     with VideoReader(src, cut=cut or Cut(), stopped=stopped) as reader:
         copied, notes = _copied_tracks(reader, dst, audio=audio)
-        writers = _Outputs(reader, dst, side_files or {}, detector, style, view)
-        writers.open(src, copied, codec=codec, crf=crf, overwrite=overwrite, whole=(cut or Cut()).is_whole)
-        run = _Run(reader, detector, writers, stopped, style, None if tracking is None else Tracker(tracking))
+        writers = _Outputs(reader, dst, side_files or {}, detector, style)
+        made_how = {
+            "style": style,
+            "encoding": (codec, crf, audio, None if dst is None else dst.suffix),
+            "cut": cut or Cut(),
+            "model": (detector.model_id, detector.info),
+            "side files": sorted(side_files or {}),
+        }
+        job = None if dst is None else JobFile(dst, src, settings_hash(made_how))
+        past = job.past() if job is not None and resume else None
+        notes += _notes_on_resume(resume, past)
+        whole = (cut or Cut()).is_whole
+        writers.open(src, copied, codec=codec, crf=crf, overwrite=overwrite, whole=whole, job=job, past=past)
+        run = _Run(reader, detector, writers, stopped, style)
         with _ended_well(writers, run):
             run.to_the_end(copied, progress)
         notes += _notes_on_pictures(reader)
@@ -163,6 +163,14 @@ def _notes_on_pictures(reader: VideoReader) -> list[str]:
     return notes
 
 
+def _notes_on_resume(resume: bool, past: Past | None) -> list[str]:
+    if not resume:
+        return []
+    if past is None:
+        return ["There was nothing to go on from that fits this source and these settings; it was begun afresh."]
+    return [f"Went on after {past.frames} pictures of an earlier run; boxes are counted from there."]
+
+
 class _Outputs:
     """The video writer and the side files of one run: opened, fed and ended together."""
 
@@ -173,24 +181,37 @@ class _Outputs:
         side_paths: Mapping[str, Path],
         detector: FrameDetector,
         style: Style,
-        view: TrackView,
     ) -> None:
         self._reader = reader
         self._dst = dst
         self._side_paths = side_paths
         self._detector = detector
         self._style = style
-        self._view = view
         self._video: VideoWriter | None = None
         self._sides: dict[str, SideFile] = {}
         self._classes: Counter[str] = Counter()
         self.frames = 0
         self._last_end_s = self._first_s = 0.0
+        self._job: JobFile | None = None
+        self._past: Past | None = None
 
     def open(
-        self, src: Path, copied: Sequence[Any], *, codec: str | None, crf: int | None, overwrite: bool, whole: bool
+        self,
+        src: Path,
+        copied: Sequence[Any],
+        *,
+        codec: str | None,
+        crf: int | None,
+        overwrite: bool,
+        whole: bool,
+        job: JobFile | None,
+        past: Past | None,
     ) -> None:
         reader = self._reader
+        self._job, self._past = job, past
+        shift_s = reader.shift_s
+        if self._dst is not None and container_of(self._dst) in ("matroska", "webm"):
+            shift_s += reader.lead_in_s(copied)
         try:
             if self._dst is not None:
                 self._video = VideoWriter(
@@ -206,17 +227,40 @@ class _Outputs:
                     copied=copied,
                     metadata=reader.container.metadata,
                     chapters=reader.container.chapters() if whole and not reader.shift_s else (),
-                    shift_s=reader.shift_s,
+                    shift_s=shift_s,
                     overwrite=overwrite,
                     sources=[src],
+                    before=() if past is None else past.segments,
                 )
+            if past is not None:
+                self._go_on(past, shift_s)
             header = SideHeader(
                 reader.name, self._detector.model_id, self._detector.random_weights, self._detector.class_names
             )
-            self._sides = open_side_files(self._side_paths, header, overwrite=overwrite, sources=[src])
+            self._sides = open_side_files(
+                self._side_paths, header, overwrite=overwrite, sources=[src],
+                before=None if past is None else past.sides, pictures=self.frames,
+            )  # fmt: skip
+            if self._video is not None:
+                self._note_parts(self._video.part, {kind: side.part for kind, side in self._sides.items()})
         except BaseException:
             self.abort()
             raise
+
+    def _go_on(self, past: Past, shift_s: Fraction) -> None:
+        """shift_s: what stands between times of the source and of the result."""
+        self._reader.go_on(past.last_s - shift_s, past.frames, past.packets[1:])
+        self.frames = past.frames
+        self._first_s, self._last_end_s = float(past.first_s - shift_s), float(past.last_s - shift_s)
+
+    def _note_parts(self, part: Path, sides: Mapping[str, Path]) -> None:
+        """In the job file, so that another run can go on from here."""
+        assert self._job is not None  # there is one wherever there is a video
+        before = () if self._past is None else self._past.segments
+        try:
+            self._job.write([*(segment.path for segment in before), part], sides)
+        except OSError as error:
+            raise output_error(self._job.path, error) from error
 
     def copy(self, packet: Any) -> None:
         if self._video is not None:
@@ -227,34 +271,45 @@ class _Outputs:
         pts_s = float(picture.pts * self._reader.time_base)
         for side in self._sides.values():
             side.add(PictureResult(self.frames, pts_s, shown))
-        marks = self._view.marks(shown, pts_s, (picture.rgb.shape[0], picture.rgb.shape[1]))
         if self._video is not None:
-            draw_marks(picture.rgb, marks)
+            draw_marks(picture.rgb, self._style.marks(shown, (picture.rgb.shape[0], picture.rgb.shape[1])))
             self._video.write(picture.rgb, picture.pts, picture.duration)
         self._first_s = pts_s if self.frames == 0 else self._first_s
         self._last_end_s = pts_s + float(picture.duration * self._reader.time_base)
         self._classes.update(shown.names)
         self.frames += 1
 
+    @property
+    def made(self) -> int:
+        """Pictures of this run alone."""
+        return self.frames - (0 if self._past is None else self._past.frames)
+
     def finish(self) -> None:
         if self._video is not None:
             self._video.finish()
         for side in self._sides.values():
             side.finish()
+        if self._job is not None:
+            self._job.done()
 
     def keep_partial(self) -> str:
         """Half a sentence on what was kept."""
         if self.frames == 0:
             self.abort()
             return "nothing was written"
-        kept: list[Path | None] = [] if self._video is None else [self._video.keep_partial()]
-        kept += [side.keep_partial() for side in self._sides.values()]
-        return kept_in(self.frames, kept)
+        video = None if self._video is None else self._video.keep_partial()
+        sides = {kind: side.keep_partial() for kind, side in self._sides.items()}
+        if self._job is not None and video is not None:
+            self._note_parts(video, sides)
+            self._job.released()
+        return kept_in(self.frames, [*([] if self._video is None else [video]), *sides.values()])
 
     def abort(self) -> None:
         for output in (self._video, *self._sides.values()):
             if output is not None:
                 output.abort()
+        if self._job is not None and self._past is None:
+            self._job.path.unlink(missing_ok=True)
 
     def report(self, wall_s: float, stage_ms: Mapping[str, float], notes: Sequence[str]) -> VideoReport:
         return VideoReport(
@@ -267,8 +322,6 @@ class _Outputs:
             wall_s=wall_s,
             stage_ms=stage_ms,
             notes=tuple(notes),
-            tracks=self._view.tracks,
-            zones=self._view.zones,
         )
 
 
@@ -305,7 +358,6 @@ class _Run:
     outputs: _Outputs
     stopped: threading.Event
     style: Style
-    tracker: Tracker | None
     _read: ByteQueue[Item] = field(default_factory=lambda: ByteQueue(_QUEUE_BYTES))
     _found: ByteQueue[_Detected | Copied] = field(default_factory=lambda: ByteQueue(_QUEUE_BYTES))
     _causes: list[BaseException] = field(default_factory=list)
@@ -319,7 +371,7 @@ class _Run:
 
     @property
     def stage_ms(self) -> dict[str, float]:
-        return {stage: 1000 * spent / max(1, self.outputs.frames) for stage, spent in self._spent_s.items()}
+        return {stage: 1000 * spent / max(1, self.outputs.made) for stage, spent in self._spent_s.items()}
 
     def to_the_end(self, copied: Sequence[Any], progress: Callable[[VideoProgress], None] | None) -> None:
         threads = [
@@ -364,19 +416,11 @@ class _Run:
             found: _Detected | Copied
             if isinstance(item, Picture):
                 with self._timed("detect"):
-                    found = _Detected(item, self._tracked(item, score_floor))
+                    found = _Detected(item, self.detector.detect_frame(item.rgb, score_floor=score_floor)[0])
             else:
                 found = item
             if not self._found.put(found, _nbytes(item)):
                 return
-
-    def _tracked(self, picture: Picture, score_floor: float) -> Detections:
-        """What is found in a picture, with ids where there is a tracker."""
-        detections, _ = self.detector.detect_frame(picture.rgb, score_floor=score_floor)
-        if self.tracker is None:
-            return detections
-        pts_s = float(picture.pts * self.reader.time_base)
-        return self.tracker.update(detections, pts_s, start_score=self.style.conf)
 
     def _write_all(self, progress: Callable[[VideoProgress], None] | None) -> None:
         started_s = time.perf_counter()
@@ -391,8 +435,9 @@ class _Run:
 
     def _progress(self, spent_s: float) -> VideoProgress:
         done, total = self.outputs.frames, self.reader.expected_pictures
-        left_s = None if total is None else max(0, total - done) * spent_s / done
-        return VideoProgress(done, total, done / spent_s if spent_s else 0.0, left_s)
+        made = self.outputs.made
+        left_s = None if total is None else max(0, total - done) * spent_s / made
+        return VideoProgress(done, total, made / spent_s if spent_s else 0.0, left_s)
 
     @contextmanager
     def _timed(self, stage: str) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,6 +24,8 @@ from ledetr.errors import SourceError
 from ledetr.frame import Colour
 from ledetr.paths import printable
 
+# So many packets are looked at for where the tracks begin.
+_FIRST_PACKETS = 1000
 # How far behind the end of the pictures a sparse track, such as subtitles, is still looked for.
 _PATIENCE_S = 2
 # libavformat's AVFMT_TS_DISCONT: formats such as MPEG-TS, whose clock begins anywhere.
@@ -78,12 +81,16 @@ class VideoReader:
 
     def __init__(self, path: Path, *, cut: Cut, stopped: threading.Event) -> None:
         self.name = printable(path.name)
+        self._path = path
         self._cut = cut
         self._stopped = stopped
         self.cut_short = False
         self.pictures = 0
         self._packets = 0
         self._video_done = False
+        self._after_pts: int | None = None
+        self._skipped_packets: Sequence[int] = ()
+        self._held: list[Any] | None = []
         self.container: Any = open_video_container(path)
         try:
             self.stream: Any = picture_stream(self.container, self.name)
@@ -143,6 +150,19 @@ class VideoReader:
             return -Fraction(self.container.start_time, av.time_base)
         return max(Fraction(0), -self._first_pts * self.time_base)
 
+    def lead_in_s(self, copied: Sequence[Any]) -> Fraction:
+        """How far the copied tracks, even with shift_s, begin before zero, as AAC does; Matroska cannot hold that."""
+        if not copied or self.shift_s < 0:
+            return Fraction(0)  # begun later than the source: packets from before that are left out
+        starts: dict[int, Fraction] = {}
+        with open_video_container(self._path) as container:
+            for packet in islice(container.demux([container.streams[one.index] for one in copied]), _FIRST_PACKETS):
+                if packet.pts is not None:
+                    starts.setdefault(packet.stream_index, packet.pts * packet.time_base)
+                if len(starts) == len(copied):
+                    break
+        return max(Fraction(0), -min(starts.values(), default=Fraction(0)) - self.shift_s)
+
     @property
     def expected_pictures(self) -> int | None:
         """About how many pictures will come; None where the file does not say."""
@@ -158,19 +178,34 @@ class VideoReader:
         total = -(-total // self._cut.stride)
         return total if self._cut.max_frames is None else min(total, self._cut.max_frames)
 
+    def go_on(self, after_s: Fraction, pictures: int, packets: Sequence[int]) -> None:
+        """Before items: leave out the pictures up to after_s and so many packets of each copied track.
+
+        after_s: a time of the source. pictures: how many these are, for max_frames.
+        """
+        self._after_pts = int(after_s / self.time_base)
+        self.pictures = pictures
+        self._skipped_packets = packets
+
     def items(self, copied: Sequence[Any] = ()) -> Iterator[Item]:
         """Pictures in display order, and packets of the copied tracks where they stand in the file; once only."""
         if self._start_pts != self._first_pts:
             self._seek(self._start_pts)
         passed: set[int] = set()
+        left_out = {stream.index: count for stream, count in zip(copied, self._skipped_packets, strict=False)}
         seen = 0
         for packet in self._demux([self.stream, *copied]):
             if packet.stream is not self.stream:
                 if self._wanted(packet, passed):
-                    yield Copied(packet)
+                    left_out[packet.stream.index] = left_out.get(packet.stream.index, 0) - 1
+                    if left_out[packet.stream.index] < 0:
+                        yield Copied(packet)
             elif not self._video_done:
-                for frame in self._decode(packet):
+                for frame in self._decode_from_group(packet):
                     if self._within(frame):
+                        if self._after_pts is not None and int(frame.pts or 0) <= self._after_pts:
+                            seen = 1  # the last of these is one that was wanted; count strides from it
+                            continue
                         seen += 1
                         if (seen - 1) % self._cut.stride == 0 and not self._is_full(frame):
                             yield self._picture(frame)
@@ -226,6 +261,22 @@ class VideoReader:
             yield from self.container.demux(streams)
         except av.error.FFmpegError as error:
             raise SourceError(f"{self.name!r} cannot be read any further ({error.strerror}).") from None
+
+    def _decode_from_group(self, packet: Any) -> Iterator[av.VideoFrame]:
+        """As _decode; where the beginning is left out, from the last key frame before what is wanted."""
+        if self._after_pts is None or self._held is None:
+            yield from self._decode(packet)
+            return
+        time = packet.dts if packet.pts is None else packet.pts
+        wanted = time is None or time > self._after_pts
+        if packet.is_keyframe and not wanted:
+            self._packets += len(self._held)
+            self._held = []
+        self._held.append(packet)
+        if wanted:
+            held, self._held = self._held, None
+            for one in held:
+                yield from self._decode(one)
 
     def _decode(self, packet: Any) -> list[av.VideoFrame]:
         """Frames in display order, each with a time."""

@@ -62,6 +62,9 @@ def detect(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what is there, instead of writing 'name (2).mp4'.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a video where an earlier run of the same command was cut off.")
+    ] = False,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many pictures.")] = None,
     start: Annotated[str | None, typer.Option(help="From this time of a video on: 12.5 or 1:02:03.")] = None,
     end: Annotated[str | None, typer.Option(help="Up to this time of a video.")] = None,
@@ -87,6 +90,7 @@ def detect(
         crf=crf,
         audio=not no_audio,
         overwrite=overwrite,
+        resume=resume,
         cut=cut_of(start, end, max_frames, stride),
         every_frame=every_frame,
         retries=retries,

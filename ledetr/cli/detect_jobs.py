@@ -34,6 +34,7 @@ class Wish:
     crf: int | None
     audio: bool
     overwrite: bool
+    resume: bool
     cut: Cut
     every_frame: bool | None
     retries: int
@@ -87,7 +88,14 @@ class Job:
         encoding: dict[str, Any] = {"codec": wish.codec, "crf": wish.crf}
         if isinstance(self.spec, VideoSpec):
             return process_video(
-                self.spec.path, self.target, detector, cut=wish.cut, audio=wish.audio, **encoding, **common
+                self.spec.path,
+                self.target,
+                detector,
+                cut=wish.cut,
+                audio=wish.audio,
+                resume=wish.resume,
+                **encoding,
+                **common,
             )
         return process_stream(
             self.spec,

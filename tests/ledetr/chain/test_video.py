@@ -465,7 +465,8 @@ def test_stop_keeps_a_partial_that_plays_in_sync(tmp_path: Path) -> None:
             progress=stop_at_60,
             stop=stop,
         )
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["golden.mp4", "out.partial.json", "out.partial.mp4"]
+    kept = ["golden.mp4", "out.mp4.job.json", "out.partial.json", "out.partial.mp4"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == kept
     times = times_of(tmp_path / "out.partial.mp4")
     assert 60 <= len(times) < 200 and times == times_of(source)[: len(times)]
     sound = sound_of(tmp_path / "out.partial.mp4")[0]

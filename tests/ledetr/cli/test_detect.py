@@ -243,7 +243,8 @@ def test_ctrl_c_keeps_a_partial_that_plays_and_exits_130(
     assert main(["detect", "long.mp4", "-o", "out.mp4", "--save-json", "out.json"]) == 130
     err = capsys.readouterr().err
     assert "Ctrl-C again" in err and "out.partial.mp4" in err and "Traceback" not in err
-    assert {path.name for path in tmp_path.iterdir()} == {"long.mp4", "out.partial.mp4", "out.partial.json"}
+    kept = {"long.mp4", "out.partial.mp4", "out.partial.json", "out.mp4.job.json"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
     frames = frames_of(tmp_path / "out.partial.mp4")
     assert 0 < frames < 300 and len(json.loads((tmp_path / "out.partial.json").read_text())["frames"]) == frames
     assert signal.getsignal(number) is handler
