@@ -1,4 +1,4 @@
-"""Detections beside the pictures: JSON, JSON lines, CSV and COCO results; streamed, and whole or not at all."""
+"""Detections beside the pictures: JSON, JSON lines, CSV, COCO results and MOT; streamed, and whole or not at all."""
 
 from __future__ import annotations
 
@@ -212,21 +212,31 @@ class JsonLinesFile(SideFile):
         return self._rows
 
 
+_CSV_COLUMNS = (
+    "index", "pts_s", "file", "class_id", "class_name", "confidence", "x1", "y1", "x2", "y2", "tracker_id"
+)  # fmt: skip
+
+
 class CsvFile(SideFile):
-    """One line a box. UTF-8 with a mark at the start, so that spreadsheets read it as such."""
+    """One line a box; tracker_id is empty for a box of no track.
+
+    UTF-8 with a mark at the start, so that spreadsheets read it as such.
+    """
 
     encoding = "utf-8-sig"
 
     def _begin(self, header: SideHeader) -> None:
         self._csv = csv.writer(self._file)
-        self._csv.writerow(("index", "pts_s", "file", "class_id", "class_name", "confidence", "x1", "y1", "x2", "y2"))
+        self._csv.writerow(_CSV_COLUMNS)
 
     def _write(self, picture: PictureResult) -> None:
         time = "" if picture.pts_s is None else f"{picture.pts_s:.6f}"
         place = (picture.index, time, _no_formula(picture.file or ""))
         for row in picture.detections.to_json():
             name = _no_formula(row["class_name"])
-            self._csv.writerow((*place, row["class_id"], name, row["confidence"], *row["xyxy"]))
+            track = row.get("tracker_id")
+            end = ("" if track is None else track,)
+            self._csv.writerow((*place, row["class_id"], name, row["confidence"], *row["xyxy"], *end))
 
     def _take_over(self, file: TextIO, pictures: int) -> int:
         rows = csv.reader(file)
@@ -256,13 +266,30 @@ class CocoFile(SideFile):
         return pictures  # pictures without boxes have no rows, so nothing can be missed here
 
 
+class MotFile(SideFile):
+    """MOTChallenge text, one line a tracked box: frame, id, left, top, width, height, score, class, -1.
+
+    Frames, ids and classes count from 1, pixels from 0. Boxes of no track are left out.
+    """
+
+    def _write(self, picture: PictureResult) -> None:
+        found = picture.detections
+        for row, box in enumerate(found.xywh.tolist()):
+            track = found.track_of(row)
+            if track is not None:
+                place = ",".join(f"{value:.2f}" for value in box)
+                score, label = float(found.confidence[row]), int(found.class_id[row])
+                self._file.write(f"{picture.index + 1},{track},{place},{score:.4f},{label + 1},-1\n")
+
+
 SIDE_FILES: dict[str, Callable[..., SideFile]] = {
     "json": JsonFile,
     "jsonl": JsonLinesFile,
     "csv": CsvFile,
     "coco": CocoFile,
+    "mot": MotFile,
 }
-SIDE_FILE_ENDINGS = {"json": ".json", "jsonl": ".jsonl", "csv": ".csv", "coco": ".coco.json"}
+SIDE_FILE_ENDINGS = {"json": ".json", "jsonl": ".jsonl", "csv": ".csv", "coco": ".coco.json", "mot": ".mot.txt"}
 
 
 def open_side_files(

@@ -1,6 +1,6 @@
 """A video file to the same file with boxes: same frames, same times, same sound, upright, same colours.
 
-    read --queue--> detect --queue--> draw, encode, write
+    read --queue--> detect, track --queue--> draw, encode, write
 
 The last stage runs in the caller's thread. Packets of sound and subtitles travel through the same queues, so that
 they keep their place beside the pictures.
@@ -25,9 +25,12 @@ from ledetr.chain.overlay import RANDOM_WEIGHTS, Style, draw_marks
 from ledetr.chain.recorder import VideoWriter, container_of, holds
 from ledetr.chain.resume import JobFile, Past, settings_hash
 from ledetr.chain.side_files import PictureResult, SideFile, SideHeader, open_side_files
+from ledetr.chain.trails import TrackView
 from ledetr.chain.video_reader import Copied, Cut, Item, Picture, VideoReader
 from ledetr.detections import Detections
 from ledetr.errors import Interrupted
+from ledetr.tracking import Tracker, Tracking
+from ledetr.zones import ShapeCount, ZonePlan
 
 # Enough for every stage to be busy; a longer queue would only delay a stop.
 _QUEUE_BYTES = 64 * MEBIBYTE
@@ -50,6 +53,7 @@ class VideoReport:
 
     media_s: length of the result. wall_s: from opening the source to the file under its final name. stage_ms: mean
     per picture of read (decode and convert), detect, and write (draw, encode, mux); they overlap. notes: sentences.
+    tracks: how many things had an id while they were shown. zones: counts of zones and lines.
     """
 
     path: Path | None
@@ -61,6 +65,8 @@ class VideoReport:
     wall_s: float
     stage_ms: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    tracks: int = 0
+    zones: tuple[ShapeCount, ...] = ()
 
     @property
     def fps(self) -> float:
@@ -69,11 +75,16 @@ class VideoReport:
 
 
 def style_of(
-    detector: FrameDetector, conf: float | None, class_ids: Sequence[int] | None, labels: bool, scores: bool
+    detector: FrameDetector,
+    conf: float | None,
+    class_ids: Sequence[int] | None,
+    labels: bool,
+    scores: bool,
+    by_track: bool = False,
 ) -> Style:
     """What is drawn of this detector's results; conf: its own threshold where not given."""
     notice = RANDOM_WEIGHTS if detector.random_weights else None
-    return Style(detector.score_threshold if conf is None else conf, class_ids, labels, scores, notice)
+    return Style(detector.score_threshold if conf is None else conf, class_ids, labels, scores, notice, by_track)
 
 
 def process_video(
@@ -92,25 +103,29 @@ def process_video(
     overwrite: bool = False,
     cut: Cut | None = None,
     resume: bool = False,
+    tracking: Tracking | None = None,
+    zones: ZonePlan | None = None,
     progress: Callable[[VideoProgress], None] | None = None,
     stop: threading.Event | None = None,
 ) -> VideoReport:
     """Detect on every frame of a video file, and write it with boxes to dst, and detections to side_files.
 
     dst: None for side files alone; the next free name is taken unless overwrite. side_files: paths by format, one of
-    "json", "jsonl", "csv", "coco". conf: the detector's own threshold where not given. cut: which part; the whole.
+    "json", "jsonl", "csv", "coco", "mot". conf: the detector's own threshold where not given. cut: which part.
     resume: go on where an earlier run of the same job was cut off, however that ended; a note says so, or why not.
+    tracking: gives the boxes ids that stay with things, and draws trails. zones: where to count them; needs tracking.
     progress: called after each picture, from the calling thread. stop: set it from anywhere to end at the current
     picture; what there is becomes `name.partial.mp4` and Interrupted is raised.
     Raises SourceError, OutputError, UsageError; what a stage raises ends all of them and comes out here, after what
     was written so far was kept as partial.
     """
     started_s = time.perf_counter()
-    style = style_of(detector, conf, class_ids, labels, scores)
+    style = style_of(detector, conf, class_ids, labels, scores, by_track=tracking is not None)
+    view = TrackView(style, tracking, zones)
     stopped = stop or threading.Event()
     with VideoReader(src, cut=cut or Cut(), stopped=stopped) as reader:
         copied, notes = _copied_tracks(reader, dst, audio=audio)
-        writers = _Outputs(reader, dst, side_files or {}, detector, style)
+        writers = _Outputs(reader, dst, side_files or {}, detector, style, view)
         made_how = {
             "style": style,
             "encoding": (codec, crf, audio, None if dst is None else dst.suffix),
@@ -123,7 +138,7 @@ def process_video(
         notes += _notes_on_resume(resume, past)
         whole = (cut or Cut()).is_whole
         writers.open(src, copied, codec=codec, crf=crf, overwrite=overwrite, whole=whole, job=job, past=past)
-        run = _Run(reader, detector, writers, stopped, style)
+        run = _Run(reader, detector, writers, stopped, style, None if tracking is None else Tracker(tracking))
         with _ended_well(writers, run):
             run.to_the_end(copied, progress)
         notes += _notes_on_pictures(reader)
@@ -181,12 +196,14 @@ class _Outputs:
         side_paths: Mapping[str, Path],
         detector: FrameDetector,
         style: Style,
+        view: TrackView,
     ) -> None:
         self._reader = reader
         self._dst = dst
         self._side_paths = side_paths
         self._detector = detector
         self._style = style
+        self._view = view
         self._video: VideoWriter | None = None
         self._sides: dict[str, SideFile] = {}
         self._classes: Counter[str] = Counter()
@@ -271,8 +288,9 @@ class _Outputs:
         pts_s = float(picture.pts * self._reader.time_base)
         for side in self._sides.values():
             side.add(PictureResult(self.frames, pts_s, shown))
+        marks = self._view.marks(shown, pts_s, (picture.rgb.shape[0], picture.rgb.shape[1]))
         if self._video is not None:
-            draw_marks(picture.rgb, self._style.marks(shown, (picture.rgb.shape[0], picture.rgb.shape[1])))
+            draw_marks(picture.rgb, marks)
             self._video.write(picture.rgb, picture.pts, picture.duration)
         self._first_s = pts_s if self.frames == 0 else self._first_s
         self._last_end_s = pts_s + float(picture.duration * self._reader.time_base)
@@ -322,6 +340,8 @@ class _Outputs:
             wall_s=wall_s,
             stage_ms=stage_ms,
             notes=tuple(notes),
+            tracks=self._view.tracks,
+            zones=self._view.zones,
         )
 
 
@@ -358,6 +378,7 @@ class _Run:
     outputs: _Outputs
     stopped: threading.Event
     style: Style
+    tracker: Tracker | None
     _read: ByteQueue[Item] = field(default_factory=lambda: ByteQueue(_QUEUE_BYTES))
     _found: ByteQueue[_Detected | Copied] = field(default_factory=lambda: ByteQueue(_QUEUE_BYTES))
     _causes: list[BaseException] = field(default_factory=list)
@@ -416,11 +437,19 @@ class _Run:
             found: _Detected | Copied
             if isinstance(item, Picture):
                 with self._timed("detect"):
-                    found = _Detected(item, self.detector.detect_frame(item.rgb, score_floor=score_floor)[0])
+                    found = _Detected(item, self._tracked(item, score_floor))
             else:
                 found = item
             if not self._found.put(found, _nbytes(item)):
                 return
+
+    def _tracked(self, picture: Picture, score_floor: float) -> Detections:
+        """What is found in a picture, with ids where there is a tracker."""
+        detections, _ = self.detector.detect_frame(picture.rgb, score_floor=score_floor)
+        if self.tracker is None:
+            return detections
+        pts_s = float(picture.pts * self.reader.time_base)
+        return self.tracker.update(detections, pts_s, start_score=self.style.conf)
 
     def _write_all(self, progress: Callable[[VideoProgress], None] | None) -> None:
         started_s = time.perf_counter()
