@@ -1,15 +1,22 @@
 """The recipes against the tables they come from (paper's table 6; DEIM's and D-FINE's configurations)."""
 
+import math
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from ledetr.errors import UsageError
+from ledetr.model.config import VARIANTS
+from ledetr.model.ledetr import build_model
 from training.config import TrainConfig, differing_fields
 from training.data.augment import multi_scale_sides
+from training.data.collate import size_of_step
+from training.optim import parameter_groups
 from training.recipes import RECIPES, paper, paper_deim, recipe_for
-from training.schedule import deim_schedule
+from training.schedule import deim_schedule, ema_decay
 
 STEPS_PER_EPOCH = 1848  # of COCO at batch 64
 
@@ -79,6 +86,62 @@ def test_augmentation_is_d_fines_and_deims() -> None:
     assert (augment.mixup, augment.mixup_share, augment.min_side_px) == (0.5, (0.45, 0.55), 1)
     assert multi_scale_sides(640, 3) == (480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800)
     assert multi_scale_sides(640, 0) == (640,)
+
+
+@pytest.mark.parametrize(("scale", "repeat"), [("m", 6), ("l", 4), ("x", 3)])
+def test_the_papers_run_step_by_step(scale: str, repeat: int) -> None:
+    """Rate, averages, sizes and augmentation of the 80 epochs, at the steps where something changes."""
+    recipe = paper(scale)
+    total = recipe.steps(118_287)
+    assert total == round(80 * 118_287 / 64) == 147_859
+    rate, windows = recipe.schedule.resolve(total)
+    epoch = total / 80
+    on, mosaic_off, strong_off = (round(e * epoch) for e in (4, 40, 72))
+    for step, strong, mosaic in (
+        (0, False, False),
+        (on - 1, False, False),
+        (on, True, True),
+        (mosaic_off - 1, True, True),
+        (mosaic_off, True, False),
+        (strong_off - 1, True, False),
+        (strong_off, False, False),
+        (total - 1, False, False),
+    ):
+        assert (windows.strong(step), windows.mosaic(step)) == (strong, mosaic), step
+    assert rate.factor(1000) == 0.25 and rate.factor(2000) == rate.factor(mosaic_off) == 1
+    half_way = (mosaic_off + strong_off) // 2
+    assert rate.factor(half_way) == pytest.approx(0.75, abs=1e-4)
+    assert rate.factor(strong_off) == rate.factor(total - 1) == 0.5
+    assert recipe.decays(total) == (0.9999, 0.9998, 0.9995)
+    for step in (1, 1000, 5000, total):
+        expected = 0.9999 * (1 - math.exp(-step / 1000))
+        assert ema_decay(step, recipe.decays(total)[0], recipe.ema_ramp) == pytest.approx(expected)
+    sizes = {size_of_step(recipe, windows, step, (640, 640)) for step in range(400)}
+    assert sizes == {(side, side) for side in range(480, 801, 32)}
+    assert size_of_step(recipe, windows, strong_off, (640, 640)) == (640, 640)
+    assert recipe.augment.multi_scale_repeat == repeat
+
+
+@pytest.mark.parametrize("scale", ["n", "m", "l", "x"])
+def test_groups_of_the_networks_themselves(scale: str) -> None:
+    """Every norm, bias and parameter of one axis is free of decay; every matrix and filter is not; rates by part."""
+    with torch.device("meta"):
+        model = build_model(VARIANTS[scale]())
+    recipe = paper(scale).optimiser
+    groups = parameter_groups(model, lr=recipe.lr, backbone_lr=recipe.backbone_lr, weight_decay=recipe.weight_decay)
+    of = {name: group for group in groups for name in group.parameters}
+    assert of.keys() == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert sum(len(group.parameters) for group in groups) == len(of), "no parameter is in two groups"
+    norms = biases = 0
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            group = of[f"{prefix}.{name}"]
+            assert group.lr == (recipe.backbone_lr if prefix.startswith("backbone") else recipe.lr)
+            is_norm = "Norm" in type(module).__name__ and not list(module.children())
+            free = is_norm or name.endswith("bias") or parameter.dim() <= 1 or isinstance(module, nn.Embedding)
+            assert group.weight_decay == (0 if free else recipe.weight_decay), f"{prefix}.{name}"
+            norms, biases = norms + is_norm, biases + name.endswith("bias")
+    assert norms > 20 and biases > 20
 
 
 def test_finetune_makes_enough_steps_of_a_small_set() -> None:
