@@ -25,6 +25,7 @@ from ledetr.chain.video import VideoReport, process_video
 from ledetr.chain.video_reader import Cut
 from ledetr.detections import Detections
 from ledetr.errors import Interrupted, OutputError, UsageError
+from ledetr.tracking import Tracking
 
 FRAMES = 250
 # Steps of 20, 40 and 60 ms at 1/12800 s, so that a wrong place is a wrong time too.
@@ -225,6 +226,16 @@ def test_what_does_not_fit_is_begun_afresh_and_said(whole: Path, tmp_path: Path,
     report = export(src, dst, detector, resume=True, **options)
     assert detector.seen == FRAMES == len(pictures_of(dst))
     assert report.notes[0].startswith("There was nothing to go on from")
+
+
+def test_a_run_with_ids_is_begun_afresh_and_said(whole: Path, tmp_path: Path) -> None:
+    src, dst = whole.with_name("clip.mp4"), tmp_path / "out.mp4"
+    stopped_at(src, dst, 100, tracking=Tracking())
+    detector = OneBox()
+    report = export(src, dst, detector, resume=True, tracking=Tracking())
+    assert detector.seen == FRAMES and report.notes == (
+        "Ids of things cannot go on from an earlier run; it was begun afresh.",
+    )
 
 
 def test_a_list_that_lost_its_end_is_said(whole: Path, tmp_path: Path) -> None:
