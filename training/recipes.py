@@ -156,8 +156,8 @@ def overfit(scale: str = "n") -> TrainConfig:
     return TrainConfig(
         recipe="overfit",
         scale=scale,
-        epochs=110,
-        least_steps=220,
+        epochs=300,
+        least_steps=600,
         batch=16,
         optimiser=OptimiserConfig(
             lr=8e-4,

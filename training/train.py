@@ -140,10 +140,11 @@ def job_of(args: argparse.Namespace) -> tuple[Job, WeightsInfo | None]:
         make_folder(args.output)
     data, tune = prepared_data(args, model.decoder.queries)
     config = config_of(args, info.name if info else args.model, fine=start is not None)
-    if config.batch % args.processes:
-        raise UsageError(f"a batch of {config.batch} cannot be dealt out evenly to {args.processes} processes")
-    if config.batch // args.processes % args.accumulate:
-        each = config.batch // args.processes
+    processes = int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else args.processes
+    if config.batch % processes:
+        raise UsageError(f"a batch of {config.batch} cannot be dealt out evenly to {processes} processes")
+    if config.batch // processes % args.accumulate:
+        each = config.batch // processes
         raise UsageError(
             f"the {each} pictures of a process cannot be parted evenly into {args.accumulate} (--accumulate)"
         )
