@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors labels paths files | frame boxes detections pictures tracking zones | preprocess backends | decode"
     " | detector | chain coco_file evaluation matching predictions confusion error_split evaluated report export | cli",
-    "errors files | model | weights_info weights_file weights | backends | detector export | cli",
+    "errors files | model | weights_info weights_file weights | backends | detector report export | cli",
     "model | losses",
     "ledetr | ledetr_app | ledetr_app.ui | ledetr_app.__main__",
     "ledetr | training",

@@ -69,13 +69,13 @@ def write_tensorboard(log: RunLog, folder: Path) -> int:
     except ImportError as error:
         raise UsageError("--tensorboard needs the package tensorboard: pip install tensorboard") from error
     written = 0
-    with SummaryWriter(str(folder)) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(folder)) as writer:
         for group, rows in (("train", log.steps), ("tune", log.judged)):
             for row in rows:
                 name = f"{group}_{row['decay']}" if "decay" in row else group
                 for key, value in row.items():
                     if key not in ("step", "steps", "decay") and type(value) in (int, float):
-                        writer.add_scalar(f"{name}/{key}", value, row["step"], seconds_of(row))  # type: ignore[no-untyped-call]
+                        writer.add_scalar(f"{name}/{key}", value, row["step"], seconds_of(row))
                         written += 1
     return written
 
@@ -192,10 +192,10 @@ def _precision(log: RunLog) -> Markup:
     for decay in log.decays():
         rows = [row for row in log.judged if row.get("decay") == decay]
         lines += [(f"{key} of the average {decay:.6g}", *series(rows, key)) for key in ("ap", "ap50")]
-    rows = [[row["step"], row.get("decay"), *(percent(row.get(key)) for key in FIGURES)] for row in log.judged]
+    figures = [[row["step"], row.get("decay"), *(percent(row.get(key)) for key in FIGURES)] for row in log.judged]
     told = "On the tune split, which also chose the weights: these figures flatter a little."
     drawing = _drawn(lines, "average precision") if lines else Markup("")
-    return section("Average precision", paragraph(told), drawing, table(("step", "decay", *FIGURES), rows, words=0))
+    return section("Average precision", paragraph(told), drawing, table(("step", "decay", *FIGURES), figures, words=0))
 
 
 def _drawn(lines: Sequence[tuple[str, list[float], list[float]]], y_label: str) -> Markup:
