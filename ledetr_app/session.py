@@ -667,7 +667,7 @@ class Session:
             case Restored():
                 self._change(loss=None)
             case Failed(error):
-                self._change(opening="", loss=None, problem=problem_of(error))
+                self._change(source=None, opening="", loss=None, problem=problem_of(error))
                 self._play_on()
             case RecordingEnded(path, error):
                 self._on_recording_ended(path, error)

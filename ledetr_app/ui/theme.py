@@ -213,6 +213,8 @@ def style_sheet(t: Tokens) -> str:
     QMenu::icon {{ padding-left: 10px; }}
     QMenu::item:selected {{ background: {t.accent_soft}; color: {t.text}; }}
     QMenu::item:disabled {{ color: {t.disabled}; }}
+    QMenu::indicator {{ width: 14px; height: 14px; margin-left: 9px; border-radius: 4px; }}
+    QMenu::indicator:checked {{ background: {t.accent}; image: url("{tick}"); }}
     QMenu::separator {{ height: 1px; background: {t.line}; margin: 6px 8px; }}
     QToolTip {{ background: {t.surface}; color: {t.text}; border: 1px solid {t.line}; padding: 4px 8px; }}
 
@@ -295,7 +297,7 @@ def style_sheet(t: Tokens) -> str:
     #errorBar *[tone="error"] {{ color: {t.error_text}; }}
     #errorBar *[tone="notice"] {{ color: {t.notice_text}; }}
     #errorBar QToolButton:hover {{ background: rgba(127, 127, 127, 60); }}
-    #statsOverlay {{ background: rgba(12, 15, 20, 215); border-radius: 10px; }}
+    #statsOverlay {{ background: rgba(12, 15, 20, 238); border-radius: 10px; }}
     #statsOverlay QLabel {{ color: #e2e8f0; }}
     #toast {{ background: {t.text}; border-radius: 10px; }}
     #toast QLabel, #toast QPushButton {{ color: {t.window}; }}

@@ -25,7 +25,8 @@ from PySide6.QtWidgets import (
 )
 
 from ledetr.chain.overlay import LabelMark
-from ledetr.chain.pipeline import State
+from ledetr.chain.pipeline import Failed, State
+from ledetr.errors import SourceError
 from ledetr_app.model_loader import ModelWish
 from ledetr_app.state import Loss, Problem, Toast
 from ledetr_app.ui.stats_overlay import AgeGraph
@@ -246,6 +247,14 @@ def test_the_end_offers_to_play_again(qtbot, player, session):
     qtbot.mouseClick(player.timeline.buttons["play"], Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: not session.state.ended and session.shown.frame.meta.index < 55)
     qtbot.waitUntil(lambda: player.timeline.buttons["play"].accessibleName() == "Pause")
+
+
+def test_of_a_source_that_failed_no_timeline_stays(qtbot, player, session):
+    session.set_in(1.0)
+    session._on_event(Failed(SourceError("'clip.mp4' sent no picture for 5.5 s")))
+    qtbot.waitUntil(lambda: not player.timeline.slider.isVisible() and player.errors.isVisible())
+    assert session.state.source is None
+    assert not player.actions_by_name["loop"].isEnabled()
 
 
 def test_a_drag_shows_pictures_on_its_way_and_ends_where_it_ends(qtbot, player, session, loader):
