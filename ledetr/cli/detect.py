@@ -1,6 +1,6 @@
 """`ledetr detect`: pictures, videos and live sources, given back with boxes, and lists of what was found."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,11 +9,12 @@ import typer
 
 from ledetr.chain.images_out import ImagesReport
 from ledetr.chain.video import VideoProgress, VideoReport
-from ledetr.cli.detect_jobs import Job, Outcome, Report, Wish, class_names_of, cut_of, planned_jobs
+from ledetr.cli.detect_jobs import Job, Outcome, Report, Wish, class_names_of, cut_of, planned_jobs, tracking_of
 from ledetr.cli.interruption import stop_on_ctrl_c
 from ledetr.cli.one_document import one_document
 from ledetr.cli.progress import Show, shown_progress
 from ledetr.detector import Detector
+from ledetr.zones import ShapeCount, load_zones
 
 
 def detect(
@@ -50,6 +51,19 @@ def detect(
     save_jsonl: Annotated[Path | None, typer.Option(help="JSON, one line a picture.")] = None,
     save_csv: Annotated[Path | None, typer.Option(help="A table, one line a box.")] = None,
     save_coco: Annotated[Path | None, typer.Option(help="COCO results, to be scored by `ledetr eval`.")] = None,
+    save_mot: Annotated[Path | None, typer.Option(help="MOTChallenge text, one line a tracked box.")] = None,
+    track: Annotated[
+        bool, typer.Option("--track", help="Ids that stay with things, from 1 in each source; draws their trails.")
+    ] = False,
+    track_buffer: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=3600, help="Seconds a thing may be hidden and keep its id. Default: 2.", metavar="SECONDS"
+        ),
+    ] = None,
+    zones: Annotated[
+        Path | None, typer.Option(help="A JSON file of zones and lines: who is inside, who went in and out.")
+    ] = None,
     codec: Annotated[
         str | None, typer.Option(help="h264, hevc, av1, vp9 or ffv1. Default: h264, and vp9 in .webm.")
     ] = None,
@@ -81,7 +95,7 @@ def detect(
 
     Ctrl-C ends at the current picture and keeps a playable name.partial.mp4; a second one leaves at once.
     """
-    side_paths = {"json": save_json, "jsonl": save_jsonl, "csv": save_csv, "coco": save_coco}
+    side_paths = {"json": save_json, "jsonl": save_jsonl, "csv": save_csv, "coco": save_coco, "mot": save_mot}
     wish = Wish(
         conf=conf,
         labels=labels,
@@ -94,6 +108,8 @@ def detect(
         cut=cut_of(start, end, max_frames, stride),
         every_frame=every_frame,
         retries=retries,
+        tracking=tracking_of(track, track_buffer, zones, save_mot),
+        zones=None if zones is None else load_zones(zones),
     )
     names = class_names_of(classes)
     with one_document(json) as document:
@@ -140,8 +156,24 @@ def _print_summary(detector: Detector, outcome: Outcome) -> None:
         typer.echo(f"  {report.frames} pictures, {report.boxes} boxes{f' ({found})' if found else ''}")
         typer.echo(f"  {report.fps:.1f} fps end to end ({_stages(report)})")
         typer.echo(f"  {report.wall_s:.1f} s in all, without loading the model")
+        if isinstance(report, VideoReport) and report.tracks:
+            typer.echo(f"  {report.tracks} tracks")
+        for shape in report.zones if isinstance(report, VideoReport) else ():
+            typer.echo(f"  {_zone_line(shape)}")
         for note in report.notes if isinstance(report, VideoReport) else ():
             typer.echo(f"  {note}")
+
+
+def _zone_line(shape: ShapeCount) -> str:
+    crossed = f"in {_by_class(shape.entered)}, out {_by_class(shape.left)}"
+    if shape.kind == "line":
+        return f"line {shape.name}: {crossed}"
+    stays = f"{shape.visits} visits of {shape.dwell_mean_s:.1f} s, at most {shape.dwell_max_s:.1f} s"
+    return f"zone {shape.name}: {crossed}; at the end {_by_class(shape.now)}; {stays}"
+
+
+def _by_class(counts: Mapping[str, int]) -> str:
+    return " + ".join(f"{count} {name}" for name, count in counts.items()) or "0"
 
 
 def _stages(report: Report) -> str:
@@ -177,4 +209,6 @@ def _result(job: Job, report: Report) -> dict[str, Any]:
         row["media_s"] = round(report.media_s, 6)
         row["stage_ms"] = {stage: round(value, 3) for stage, value in report.stage_ms.items()}
         row["notes"] = list(report.notes)
+        row["tracks"] = report.tracks
+        row["zones"] = [shape.to_json() for shape in report.zones]
     return row

@@ -18,6 +18,8 @@ from ledetr.chain.video_reader import Cut, VideoReader
 from ledetr.detector import Detector
 from ledetr.errors import LeDetrError, PartialFailure, SourceError, UsageError
 from ledetr.pictures import read_picture
+from ledetr.tracking import Tracking
+from ledetr.zones import ZonePlan
 
 Stills: TypeAlias = ImageSpec | FolderSpec | ListSpec
 Report: TypeAlias = VideoReport | ImagesReport
@@ -38,6 +40,8 @@ class Wish:
     cut: Cut
     every_frame: bool | None
     retries: int
+    tracking: Tracking | None = None
+    zones: ZonePlan | None = None
     class_ids: Sequence[int] | None = None
 
 
@@ -51,6 +55,12 @@ class Job:
 
     def check(self, wish: Wish) -> None:
         """Refuse what cannot work before a model is loaded: source unreadable, target not writable."""
+        if wish.tracking is not None and isinstance(self.spec, Stills):
+            raise UsageError(
+                f"{self.spec.display_name} holds pictures without times; --track needs a video or a stream."
+            )
+        if wish.tracking is not None and wish.resume:
+            raise UsageError("Ids cannot be taken over from an earlier run; leave out --resume or --track.")
         sources: list[Path] = []
         if isinstance(self.spec, VideoSpec):
             sources = [self.spec.path]
@@ -85,6 +95,7 @@ class Job:
         }
         if isinstance(self.spec, Stills):
             return process_images(self.spec, self.target, detector, max_frames=wish.cut.max_frames, **common)
+        common |= {"tracking": wish.tracking, "zones": wish.zones}
         encoding: dict[str, Any] = {"codec": wish.codec, "crf": wish.crf}
         if isinstance(self.spec, VideoSpec):
             return process_video(
@@ -253,6 +264,17 @@ def _seconds(flag: str, text: str | None) -> float | None:
     if not 1 <= len(parts) <= 3 or any(not 0 <= part < float("inf") for part in parts):
         raise UsageError(f"{flag} {text} is no time; write seconds (12.5) or hours:minutes:seconds (1:02:03).")
     return sum(part * 60.0**power for power, part in enumerate(reversed(parts)))
+
+
+def tracking_of(track: bool, buffer_s: float | None, zones: Path | None, save_mot: Path | None) -> Tracking | None:
+    """How the flags want things to be tracked. Raises UsageError where a flag needs --track and it is not there."""
+    needs = {"--track-buffer": buffer_s, "--zones": zones, "--save-mot": save_mot}
+    if not track:
+        asked = [flag for flag, value in needs.items() if value is not None]
+        if asked:
+            raise UsageError(f"{asked[0]} is about tracks; add --track.")
+        return None
+    return Tracking() if buffer_s is None else Tracking(buffer_s=buffer_s)
 
 
 def class_names_of(classes: str | None) -> list[str] | None:
