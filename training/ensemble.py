@@ -35,25 +35,25 @@ class Teacher:
         return {"name": self.detector.model_id, "file": self.path.name, "sha256": self.sha256, **said}
 
 
-def open_teacher(model: str, *, device: str = "auto", threads: int | None = None) -> Teacher:
+def open_teacher(model: str, *, backend: str = "auto", device: str = "auto", threads: int | None = None) -> Teacher:
     """A scale or a weights file of ours, or an ONNX file: ours, of D-FINE, DEIM or RT-DETR, or a dense one.
 
-    device: for weights files; ONNX files run on the processor. WeightsError for what is none of these or has learnt
-    nothing.
+    backend, device: for weights files; ONNX files run by ONNX Runtime on the processor. WeightsError for what is none
+    of these or has learnt nothing.
     """
     path = find_weights(model)
     if path.suffix.lower() not in (".safetensors", ".onnx"):
         raise WeightsError(f"the teacher {str(path)!r} is neither a .safetensors nor an .onnx file")
-    detector = _open(path, device, threads)
+    detector = _open(path, backend, device, threads)
     if detector.random_weights:
         detector.close()
         raise WeightsError(f"the teacher {str(path)!r} holds random weights, so it has nothing to teach")
     return Teacher(path, sha256_of(path), detector)
 
 
-def _open(path: Path, device: str, threads: int | None) -> Detector:
+def _open(path: Path, backend: str, device: str, threads: int | None) -> Detector:
     if path.suffix.lower() != ".onnx":
-        return Detector.load(path, device=device, threads=threads)
+        return Detector.load(path, backend=backend, device=device, threads=threads)
     file = read_onnx(path)
     return open_dense(file, threads=threads) if is_dense(file) else Detector.load(path, threads=threads)
 
@@ -74,13 +74,19 @@ class Ensemble:
 
     @classmethod
     def open(
-        cls, models: Sequence[str], *, flip: bool = False, device: str = "auto", threads: int | None = None
+        cls,
+        models: Sequence[str],
+        *,
+        flip: bool = False,
+        backend: str = "auto",
+        device: str = "auto",
+        threads: int | None = None,
     ) -> Ensemble:
-        """Open the teachers; none stays open where one cannot be opened."""
+        """Open the teachers as open_teacher() does; none stays open where one cannot be opened."""
         teachers: list[Teacher] = []
         try:
             for model in models:
-                teachers.append(open_teacher(model, device=device, threads=threads))
+                teachers.append(open_teacher(model, backend=backend, device=device, threads=threads))
             return cls(teachers, flip=flip)
         except BaseException:
             for teacher in teachers:

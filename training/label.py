@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ledetr.backends import BACKENDS
 from ledetr.chain.images import list_images
 from ledetr.chain.sources import FolderSpec, ImageSpec, ListSpec, parse_source
 from ledetr.cli.interruption import stop_on_ctrl_c
@@ -91,7 +92,7 @@ def label_pictures(
         left = {name: path for name, path in pictures.items() if name not in part.done}
         started_s = time.monotonic()
         unreadable = _label_left(left, len(pictures), ensemble, rule, part, quiet=quiet)
-        seconds = time.monotonic() - started_s
+        seconds = max(time.monotonic() - started_s, 1e-9)
         labelled = [part.done[name] for name in pictures if name in part.done]
         if not labelled:
             part.remove()
@@ -196,6 +197,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--max-boxes", type=int, default=MAX_BOXES, metavar="N", help=f"best boxes of a picture (default {MAX_BOXES})")
     add("--resume", action="store_true", help="go on where a stopped run was")
     add("--overwrite", action="store_true", help="replace a file that is there")
+    add("--backend", default="auto", help=f"of .safetensors teachers: auto, {', '.join(BACKENDS)}")
     add("--device", default="auto", help="of .safetensors teachers: auto, cpu, cuda; .onnx files run on the processor")
     add("--threads", type=int, help="processor threads of each teacher")
     add("--json", action="store_true", help="print one JSON document")
@@ -227,7 +229,9 @@ def main(words: Sequence[str] | None = None) -> None:
         raise UsageError(f"{str(args.output)!r} is there already; give another name, or --overwrite")
     with one_document(args.json) as document:
         folder, pictures = find_pictures(args.pictures)
-        with Ensemble.open(args.teacher, flip=args.flip, device=args.device, threads=args.threads) as ensemble:
+        with Ensemble.open(
+            args.teacher, flip=args.flip, backend=args.backend, device=args.device, threads=args.threads
+        ) as ensemble:
             report = label_pictures(
                 pictures, folder, ensemble, args.output, _rule(args), resume=args.resume, quiet=args.quiet
             )

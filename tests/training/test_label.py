@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -20,6 +21,9 @@ from ledetr.backends.base import BackendInfo, RankedOutputs
 from ledetr.detector import Detector
 from ledetr.errors import LeDetrError, OutputError, SourceError, UsageError, WeightsError
 from ledetr.files import sha256_of
+from ledetr.model.config import ledetr_tiny
+from ledetr.model.ledetr import build_model
+from ledetr.weights import WeightsInfo, save_weights
 from training import ensemble
 from training.data.collate import Collate, Samples
 from training.data.read import read_dataset
@@ -420,6 +424,33 @@ def test_teachers_of_chance_or_without_probabilities(monkeypatch: pytest.MonkeyP
     loud = Ensemble([Teacher(teacher, "", detector_of("cat", score=3.0))])
     with pytest.raises(WeightsError, match="gives scores above 1"):
         loud.detect(np.zeros((9, 9, 3), np.uint8))
+
+
+def test_weights_of_ours_teach_beside_others(pictures: Path, teacher: Path, tmp_path: Path) -> None:
+    """One look of one detector is what fusion gives back; a second teacher's classes find theirs by name."""
+    torch.manual_seed(0)
+    config = ledetr_tiny(2)
+    info = WeightsInfo(
+        name="tiny", config=config, class_names=("class 1", "class 0"), category_ids=(3, 4), input_hw=config.input_hw,
+        licence="Apache-2.0", trained_on="nothing",
+    )  # fmt: skip
+    weights = tmp_path / "tiny.safetensors"
+    save_weights(weights, build_model(config), info)
+    content = label(pictures, "--teacher", weights, "--backend", "torch-cpu", "--min-score", "0.001")
+    with Detector.load(weights, backend="torch-cpu", threads=1) as alone:
+        found, _ = alone.detect_frame(np.full((32, 64, 3), 255, np.uint8), score_floor=0.01, max_detections=100)
+    mine = [row for row in content["annotations"] if row["image_id"] == 1]
+    assert len(mine) == len(found) > 0
+    assert [row["score"] for row in mine] == pytest.approx(found.confidence.tolist(), abs=1e-4)
+    assert [row["category_id"] for row in mine] == [3 + label for label in found.class_id.tolist()]
+    assert content["info"]["teachers"][0] == {
+        "name": "tiny", "file": "tiny.safetensors", "sha256": sha256_of(weights), "licence": "Apache-2.0",
+        "trained_on": "nothing",
+    }  # fmt: skip
+    both = label(pictures, "--teacher", weights, "--teacher", teacher, "--backend", "torch-cpu", "--overwrite")
+    assert both["categories"] == [{"id": 3, "name": "class 1"}, {"id": 4, "name": "class 0"}]
+    best = both["annotations"][0]  # the dense teacher's class 0, halved
+    assert (best["category_id"], best["bbox"]) == (4, [4, 4, 20, 20]) and best["score"] >= 0.4
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model"])
