@@ -1,7 +1,12 @@
 """From a data set in any format to a weights file that detects, by the command alone."""
 
+import hashlib
 import json
+import re
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,14 +24,16 @@ from ledetr.model.config import ledetr_tiny
 from ledetr.model.ledetr import build_model
 from ledetr.weights import WeightsInfo, read_info, save_weights
 from training import edge, loop
+from training.checkpoint import Checkpoints
 from training.data.read import read_dataset
-from training.data.shapes import ALL_NAMES, write_shapes
+from training.data.shapes import ALL_NAMES, draw_shapes, write_shapes
 from training.judge import coco_set_of, detect_pictures
 from training.loop import Job, best_model, train
 from training.recipes import finetune
 from training.train import main
 
 Run = Callable[..., "Done"]
+ROOT = Path(__file__).parents[2]
 TEN = tuple(range(1, 11))
 QUICK = ("--steps", "2", "--batch", "2", "--threads", "1", "--device", "cpu", "-q")
 
@@ -196,6 +203,108 @@ def test_interrupted_by_hand_it_says_how_to_go_on(
     exported = run(*words, "--export")
     assert exported.returncode == 0 and Path(exported.stdout.strip()).is_file(), exported.stderr
     assert "step 3 of 3000" in read_info(Path(exported.stdout.strip())).trained_on
+
+
+def test_a_dry_run_tells_all_and_writes_nothing(start: Path, tmp_path: Path, run: Run) -> None:
+    data = write_shapes(tmp_path / "set", "yolo", 24)
+    done = run(data, "-m", start, "-o", tmp_path / "run", "--dry-run", "--batch", "4", "--accumulate", "2")
+    assert done.returncode == 0, done.stderr
+    for line in (
+        "boxes, 0 ignore regions",
+        "optimiser.lr = 0.0004",
+        "schedule.mosaic_until = 0.6",
+        "augment.mosaic_scale = (0.5, 1.5)",
+        "classes new        2  circle, triangle",
+        "batch 4 in 2 parts is below 8",
+        "rest no decay",
+        "recipe finetune: 3000 steps of 4 pictures",
+    ):
+        assert line in done.stdout, line
+    assert not (tmp_path / "run").exists()
+
+
+def test_learning_by_heart_judges_by_the_same_pictures(start: Path, tmp_path: Path, run: Run) -> None:
+    """The eighth picture has no objects, so the eight first with objects are 0-6 and 8."""
+    data = write_shapes(tmp_path / "set", "coco", 12)
+    done = run(data, "-m", start, "-o", tmp_path / "run", "--overfit", "8", *QUICK)
+    assert done.returncode == 0, done.stderr
+    info = read_info(Path(done.stdout.strip()))
+    assert info.trained_on.startswith("8 pictures of") and info.ap is not None
+    assert "learnt by heart" in Path(done.stdout.strip()).with_suffix(".md").read_text()
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert (
+        log[0]["config"]["recipe"] == "overfit"
+        and log[0]["pictures_sha256"]
+        == hashlib.sha256("\n".join(f"shapes_{n:04d}" for n in (*range(7), 8)).encode()).hexdigest()
+    )
+
+
+SLOW_WORDS = ("--steps", "12", "--batch", "4", "--evaluations", "12", "--threads", "1", "--device", "cpu", "-q")
+
+
+def command(*words: str | Path) -> list[str]:
+    """`ledetr train` in a process of its own."""
+    return [sys.executable, "-m", "training.train", *(str(word) for word in words)]
+
+
+def last_state(folder: Path) -> dict[str, torch.Tensor]:
+    snapshot = Checkpoints(folder / "checkpoints").load()
+    assert snapshot.step == 12
+    return {**snapshot.weights, **{f"moments/{name}": value for name, value in snapshot.moments.items()}}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_outright_and_started_again_it_ends_with_the_same_bits(start: Path, tmp_path: Path) -> None:
+    """kill -9 between two checkpoints; judging every step makes one for each."""
+    data = write_shapes(tmp_path / "set", "coco", 24)
+    words = [data, "-m", start, *SLOW_WORDS]
+    subprocess.run(command(*words, "-o", tmp_path / "whole"), check=True, timeout=400, cwd=ROOT)
+    process = subprocess.Popen(command(*words, "-o", tmp_path / "killed"), cwd=ROOT)
+    try:
+        checkpoints = Checkpoints(tmp_path / "killed" / "checkpoints")
+        while (last := checkpoints.last()) is None or last.step < 4:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait(30)
+    assert process.returncode == -signal.SIGKILL
+    stopped_at = checkpoints.last()
+    assert stopped_at is not None and stopped_at.step < 12
+    subprocess.run(command(*words, "-o", tmp_path / "killed"), check=True, timeout=400, cwd=ROOT)
+    expected, found = last_state(tmp_path / "whole"), last_state(tmp_path / "killed")
+    assert expected.keys() == found.keys()
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+@pytest.mark.timeout(900)
+def test_the_five_lines_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exactly as printed, but that training is told to be short. The toy set is made by the page's own words too."""
+    page = (ROOT / "docs" / "training.md").read_text()
+    lines = [line.split("  #")[0] for line in page.split("```sh\n")[1].split("```")[0].splitlines()]
+    assert [line.split()[1] for line in lines] == ["check-data", "train", "eval", "export", "detect"]
+    toy = re.search(r"`python -m (training\.data\.shapes my_pictures [^`]*)`", page)
+    assert toy is not None
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    subprocess.run([sys.executable, "-m", *toy[1].split()], check=True, timeout=120)
+    held_out = write_shapes(tmp_path / "held_out", "coco", 4, ids=TEN)
+    (tmp_path / "held_out" / "images").rename(tmp_path / "images")
+    held_out.rename(tmp_path / "held_out.json")
+    (tmp_path / "held_out").rmdir()
+    (tmp_path / "images").rename(tmp_path / "held_out")
+    Image.fromarray(draw_shapes(1, (96, 128), classes=10)[0]).save(tmp_path / "street.jpg")
+    for line in lines:
+        words = line.split()[1:]
+        short = ["--steps", "2", "--batch", "2", "--imgsz", "96", "--device", "cpu"] if words[0] == "train" else []
+        assert ledetr([*words, *short]) == 0, line
+    info = read_info(tmp_path / "runs" / "mine" / "ledetr_n.safetensors")
+    assert info.class_names == ALL_NAMES and info.input_hw == (96, 96)
+    with Detector.load(tmp_path / "mine.onnx") as detector:
+        assert detector.names == dict(enumerate(ALL_NAMES))
 
 
 @pytest.mark.slow
