@@ -31,6 +31,7 @@ ENGINE_MAY_USE = {"errors", "files", "backends"}
 LATE_IMPORTS = {
     "ledetr/backends/__init__.py": "an engine is loaded when it is chosen",
     "ledetr/cli/main.py": "--help is instant",
+    "ledetr/cli/peers.py": "transformers is an extra",
     "ledetr/cli/doctor.py": "a broken package becomes a line of the report",
     "ledetr/detections.py": "supervision is an extra",
     "ledetr/tracking.py": "scipy is loaded when tracking is switched on",

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from ledetr import __version__
 from ledetr.cli.one_document import one_document
+from ledetr.cli.peers import PEERS_OF, load_peer
 from ledetr.cli.progress import counted
 from ledetr.detector import Detector
 from ledetr.errors import UsageError
@@ -137,8 +138,6 @@ def bench(
 
 def load_peers(ours: Sequence[Series], **engine: Any) -> Iterator[tuple[Detector, float]]:
     """Every peer of these models at their sizes, each once."""
-    from ledetr.cli.peers import PEERS_OF, load_peer
-
     wanted = {
         (peer, series.detector.info.input_hw): None
         for series in ours
@@ -152,8 +151,6 @@ def load_peers(ours: Sequence[Series], **engine: Any) -> Iterator[tuple[Detector
 
 def add_ratios(rows: Sequence[dict[str, Any]]) -> None:
     """ "ratio_to" of each row of ours: its median over that of each of its peers at the same size."""
-    from ledetr.cli.peers import PEERS_OF
-
     medians = {(row["model"], str(row["imgsz"])): row["median_ms"] for row in rows}
     for row in rows:
         beside = {peer: medians.get((peer, str(row["imgsz"]))) for peer in PEERS_OF.get(row["model"], ())}
