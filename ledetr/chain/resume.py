@@ -103,7 +103,7 @@ def _shown_without_gap(pts: Sequence[int], dts: Sequence[int]) -> int:
 
 def is_filler(packet: Any) -> bool:
     """Whether MP4's muxer made the packet itself, to fill the time between two subtitles."""
-    return packet.stream.codec_context.name == "mov_text" and packet.size <= 2
+    return bool(packet.stream.codec_context.name == "mov_text" and packet.size <= 2)
 
 
 @dataclass(frozen=True, slots=True)
