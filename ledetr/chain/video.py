@@ -28,7 +28,7 @@ from ledetr.chain.side_files import PictureResult, SideFile, SideHeader, open_si
 from ledetr.chain.trails import TrackView
 from ledetr.chain.video_reader import Copied, Cut, Item, Picture, VideoReader
 from ledetr.detections import Detections
-from ledetr.errors import Interrupted
+from ledetr.errors import Interrupted, UsageError
 from ledetr.tracking import Tracker, Tracking
 from ledetr.zones import ShapeCount, ZonePlan
 
@@ -121,6 +121,8 @@ def process_video(
     """
     started_s = time.perf_counter()
     style = style_of(detector, conf, class_ids, labels, scores, by_track=tracking is not None)
+    if tracking is not None and resume:
+        raise UsageError("Ids cannot be taken over from an earlier run; do without resume or without tracking.")
     view = TrackView(style, tracking, zones)
     stopped = stop or threading.Event()
     with VideoReader(src, cut=cut or Cut(), stopped=stopped) as reader:

@@ -1,6 +1,7 @@
 """`ledetr detect --track` as it is typed: ids in the lists, counts at zones, and what it refuses."""
 
 import json
+import threading
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +13,17 @@ import pytest
 from PIL import Image
 
 from ledetr.backends.base import BackendInfo
+from ledetr.chain.pipeline import Pipeline
 from ledetr.chain.recorder import VideoWriter
+from ledetr.chain.sources import parse_source
+from ledetr.chain.video import process_video
 from ledetr.cli import detect as detect_module
 from ledetr.cli.main import main
 from ledetr.detections import Detections
 from ledetr.detector import Detector
+from ledetr.errors import UsageError
 from ledetr.labels import COCO_CATEGORY_IDS, COCO_NAMES
+from ledetr.tracking import Tracking
 
 FRAMES = 20
 
@@ -158,6 +164,7 @@ def test_without_track_there_are_no_ids(video: Path) -> None:
         (["--track-buffer", "1"], "--track-buffer is about tracks; add --track.", 2),
         (["--zones", "zones.json"], "--zones is about tracks; add --track.", 2),
         (["--track", "--zones", "missing.json"], "The zones cannot be read from missing.json: No such file", 2),
+        (["--track", "--resume"], "leave out --resume or --track.", 2),
         (["--track", "--track-buffer", "-1"], "--track-buffer", 2),
     ],
 )
@@ -173,3 +180,23 @@ def test_pictures_are_not_tracked(tmp_path: Path, capsys: pytest.CaptureFixture[
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     assert main(["detect", "a.png", "-q", "-o", "b.png", "--track"]) == 2
     assert "--track needs a video or a stream" in capsys.readouterr().err
+
+
+def test_a_program_cannot_resume_with_ids_either(video: Path) -> None:
+    with pytest.raises(UsageError, match="Ids cannot be taken over"):
+        process_video(video, Path("o.mp4"), WalkerDetector(), tracking=Tracking(), resume=True)
+    assert not list(Path().glob("o*"))
+
+
+def test_the_pipeline_gives_ids_and_begins_anew_when_asked() -> None:
+    """Tracking set while it is open: ids from 1 each time, none after None."""
+    got = threading.Event()
+    with Pipeline(WalkerDetector(), policy="every", tracking=Tracking(), on_result=got.set) as pipeline:
+        pipeline.open(parse_source("test:128x64p10?frames=20&live=0"), paused=True)
+        assert got.wait(10) and pipeline.latest().detections.tracker_id.tolist() == [1, 2]
+        for tracking, expected in ((Tracking(), [1, 2]), (None, None)):
+            got.clear()
+            pipeline.set_tracking(tracking)
+            assert got.wait(10)
+            ids = pipeline.latest().detections.tracker_id
+            assert (None if ids is None else ids.tolist()) == expected
