@@ -207,6 +207,7 @@ def test_a_batch_that_cannot_be_dealt_in_pairs_is_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # two interpreters start, each with torch
 def test_two_processes_train_like_one(whole: Path, pictures: Path, tmp_path: Path) -> None:
     """The same losses with the same global batch; sums in another order differ in the last digits."""
     spawn(pretrain, (job(tmp_path, pictures, imagenet_effvit(), processes=2),), 2)
