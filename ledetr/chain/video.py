@@ -121,7 +121,8 @@ def process_video(
     """
     started_s = time.perf_counter()
     style = style_of(detector, conf, class_ids, labels, scores, by_track=tracking is not None)
-    if tracking is not None and resume:
+    if resume and (tracking is not None or "mot" in (side_files or {})):
+        # Which thing has which id is known to the run that gave them alone.
         raise UsageError("Ids cannot be taken over from an earlier run; do without resume or without tracking.")
     view = TrackView(style, tracking, zones)
     stopped = stop or threading.Event()
@@ -137,10 +138,8 @@ def process_video(
             "ids": (tracking, zones),
         }
         job = None if dst is None else JobFile(dst, src, settings_hash(made_how))
-        # Which thing has which id is known to the run that gave them alone.
-        can_go_on = job is not None and tracking is None and "mot" not in (side_files or {})
-        past = job.past() if job is not None and resume and can_go_on else None
-        notes += _notes_on_resume(resume, past, ids=tracking is not None)
+        past = job.past() if job is not None and resume else None
+        notes += _notes_on_resume(resume, past)
         whole = (cut or Cut()).is_whole
         writers.open(src, copied, codec=codec, crf=crf, overwrite=overwrite, whole=whole, job=job, past=past)
         run = _Run(reader, detector, writers, stopped, style, None if tracking is None else Tracker(tracking))
@@ -183,11 +182,9 @@ def _notes_on_pictures(reader: VideoReader) -> list[str]:
     return notes
 
 
-def _notes_on_resume(resume: bool, past: Past | None, *, ids: bool) -> list[str]:
+def _notes_on_resume(resume: bool, past: Past | None) -> list[str]:
     if not resume:
         return []
-    if ids:
-        return ["Ids of things cannot go on from an earlier run; it was begun afresh."]
     if past is None:
         return ["There was nothing to go on from that fits this source and these settings; it was begun afresh."]
     return [f"Went on after {past.frames} pictures of an earlier run; boxes are counted from there."]

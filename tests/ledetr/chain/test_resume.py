@@ -228,14 +228,12 @@ def test_what_does_not_fit_is_begun_afresh_and_said(whole: Path, tmp_path: Path,
     assert report.notes[0].startswith("There was nothing to go on from")
 
 
-def test_a_run_with_ids_is_begun_afresh_and_said(whole: Path, tmp_path: Path) -> None:
+def test_a_run_with_ids_is_not_gone_on_with(whole: Path, tmp_path: Path) -> None:
     src, dst = whole.with_name("clip.mp4"), tmp_path / "out.mp4"
     stopped_at(src, dst, 100, tracking=Tracking())
-    detector = OneBox()
-    report = export(src, dst, detector, resume=True, tracking=Tracking())
-    assert detector.seen == FRAMES and report.notes == (
-        "Ids of things cannot go on from an earlier run; it was begun afresh.",
-    )
+    with pytest.raises(UsageError, match="Ids cannot be taken over"):
+        export(src, dst, OneBox(), resume=True, tracking=Tracking())
+    assert (tmp_path / "out.partial.mp4").exists() and not dst.exists()
 
 
 def test_a_list_that_lost_its_end_is_said(whole: Path, tmp_path: Path) -> None:
