@@ -6,6 +6,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Protocol
 
+import shiboken6
 from PySide6.QtCore import QByteArray, QObject, QRectF, Qt, Signal
 from PySide6.QtGui import QColor, QGuiApplication, QIcon, QPainter, QPalette, QPixmap
 from PySide6.QtSvg import QSvgRenderer
@@ -129,7 +130,7 @@ class Theme(QObject):
 
     def bind_icon(self, target: _HasIcon, name: str, role: str = "text") -> None:
         """Give the target our icon in the colour of that role, now and after each change of colours."""
-        self._icons = [entry for entry in self._icons if entry[0]() not in (None, target)]
+        self._icons = [entry for entry in self._icons if _is_there(entry[0]()) and entry[0]() is not target]
         self._icons.append((weakref.ref(target), name, role))
         target.setIcon(self.icon(name, role))
 
@@ -149,12 +150,17 @@ class Theme(QObject):
         self.tokens = DARK if dark else LIGHT
         self.app.setPalette(palette(self.tokens))
         self.app.setStyleSheet(style_sheet(self.tokens))
-        self._icons = [entry for entry in self._icons if entry[0]() is not None]
+        self._icons = [entry for entry in self._icons if _is_there(entry[0]())]
         for reference, name, role in self._icons:
             target = reference()
             if target is not None:
                 target.setIcon(self.icon(name, role))
         self.changed.emit()
+
+
+def _is_there(target: _HasIcon | None) -> bool:
+    """Qt may have deleted its half of an object while Python's half waits for the collector."""
+    return target is not None and bool(shiboken6.isValid(target))
 
 
 def svg_pixmap(name: str, colour: str, size: int, scale: float) -> QPixmap:

@@ -1,8 +1,9 @@
 from itertools import product
 
 import pytest
+import shiboken6
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QColor, QGuiApplication
+from PySide6.QtGui import QAction, QColor, QGuiApplication
 from PySide6.QtWidgets import QToolButton
 
 from ledetr_app.resources import icon_svg
@@ -93,3 +94,14 @@ def test_icons_have_the_pixels_of_the_screen(qapp, scale):
 
 def test_icons_are_tinted_through_current_color():
     assert "currentColor" in icon_svg("record")
+
+
+def test_an_icon_whose_widget_qt_deleted_is_let_go(qapp):
+    theme, kept, gone = Theme(qapp), QAction(), QAction()
+    theme.bind_icon(gone, "play")
+    theme.bind_icon(kept, "play")
+    shiboken6.delete(gone)  # its Python half is still held here
+    before = kept.icon().cacheKey()
+    theme.set_choice("dark")
+    theme.set_choice("light")
+    assert kept.icon().cacheKey() != before

@@ -495,6 +495,17 @@ def test_a_switch_that_fails_before_anybody_looks_puts_the_button_back(playing):
     assert playing.model.buttons["n"].isChecked() and not playing.model.buttons["x"].isChecked()
 
 
+def test_a_device_that_fails_before_anybody_looks_loses_the_mark(qtbot, playing, session, monkeypatch):
+    menu = playing.engine.precision
+    monkeypatch.setattr(session, "set_precision", lambda _precision: None)  # as one that fails at once
+    playing.engine.device.aboutToShow.emit()  # the devices come, and all three menus are made anew
+    qtbot.waitUntil(lambda: len(playing.engine.device.actions()) == 6)
+    menu.actions()[2].trigger()
+    assert _chosen(menu) == ["fp16"]
+    playing.engine.refresh()
+    assert _chosen(menu) == ["Automatic"]
+
+
 def _chosen(menu):
     return [action.text() for action in menu.actions() if action.isChecked()]
 
@@ -815,7 +826,7 @@ def test_several_files_are_played_in_turn(qtbot, window, session, three_clips):
     assert _drop(window, _urls(*three_clips))
     assert [Path(path).stem for path in session.state.queue.paths] == ["one", "two", "three"]
     qtbot.waitUntil(lambda: session.state.ended and session.state.queue.at == 2, timeout=10_000)
-    assert session.state.recents == tuple(str(path) for path in reversed(three_clips))
+    qtbot.waitUntil(lambda: session.state.recents == tuple(str(path) for path in reversed(three_clips)))
     qtbot.waitUntil(lambda: window.queue.title.text() == "Queue  3 / 3")
     assert [window.queue.list.item(i).text() for i in range(3)] == ["one.mp4", "two.mp4", "▶ three.mp4"]
     assert window.queue.isVisible()

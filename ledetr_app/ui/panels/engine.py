@@ -43,17 +43,19 @@ class EngineMenus:
         self._done = facts
         self._fill_devices()
         rows = [("auto", self._automatic), *((word, word) for word in PRECISIONS)]
-        _fill(self.precision, rows, state.precision, self._session.set_precision)
+        self._fill(self.precision, rows, state.precision, self._session.set_precision)
         most = VARIANTS[state.model]().decoder.layers if state.model in VARIANTS else 0
         counts = [(number, str(number)) for number in range(FEWEST_LAYERS, most + 1)]
-        _fill(self.layers, [(None, self._as_trained), *counts], state.decoder_layers, self._session.set_decoder_layers)
+        self._fill(
+            self.layers, [(None, self._as_trained), *counts], state.decoder_layers, self._session.set_decoder_layers
+        )
         self.layers.setEnabled(most > FEWEST_LAYERS)
 
     def _fill_devices(self) -> None:
         state = self._session.state
         rows = [("auto", self._automatic)]
         rows += [(word, plain(f"{word} – {name}")) for word, name in (state.devices or {}).items()]
-        _fill(self.device, rows, state.device, self._session.set_device)
+        self._fill(self.device, rows, state.device, self._session.set_device)
         if state.devices is None:
             self.device.addAction(self._looking).setEnabled(False)
         self.device.addSeparator()
@@ -62,13 +64,19 @@ class EngineMenus:
             words = self._runs.format(engine=running.engine, device=running.device, precision=running.precision)
         self.device.addAction(words).setEnabled(False)
 
+    def _fill(
+        self, menu: QMenu, rows: Sequence[tuple[Value, str]], chosen: Value, choose: Callable[[Value], None]
+    ) -> None:
+        menu.clear()
+        group = QActionGroup(menu)
+        for value, text in rows:
+            action = menu.addAction(text)
+            action.setCheckable(True)
+            action.setChecked(value == chosen)
+            action.triggered.connect(lambda _checked=False, value=value: self._choose(choose, value))
+            group.addAction(action)
 
-def _fill(menu: QMenu, rows: Sequence[tuple[Value, str]], chosen: Value, choose: Callable[[Value], None]) -> None:
-    menu.clear()
-    group = QActionGroup(menu)
-    for value, text in rows:
-        action = menu.addAction(text)
-        action.setCheckable(True)
-        action.setChecked(value == chosen)
-        action.triggered.connect(lambda _checked=False, value=value: choose(value))
-        group.addAction(action)
+    def _choose(self, choose: Callable[[Value], None], value: Value) -> None:
+        # Qt has moved the mark already; a choice that fails before anybody looks leaves the facts as they were.
+        self._done = None
+        choose(value)
