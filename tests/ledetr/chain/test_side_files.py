@@ -218,3 +218,11 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
         for _ in range(5000):
             side.add(PICTURES[1])
     side.abort()
+
+
+def test_mot_text_is_not_gone_on_with(tmp_path: Path) -> None:
+    old = tmp_path / "old.txt"
+    old.write_text("1,1,0,0,4,4,0.9,1,-1\n", encoding="utf-8")
+    with pytest.raises(OutputError, match=r"old\.txt holds less"):
+        MotFile(tmp_path / "out.txt", HEADER, before=(old, 1))
+    assert list(tmp_path.iterdir()) == [old]
