@@ -145,7 +145,7 @@ class JobFile:
     def __init__(self, dst: Path, src: Path, settings: str) -> None:
         self.path = dst.with_name(f"{dst.name}.job.json")
         self._folder = dst.parent
-        self._job = {"version": _VERSION, "source": _identity(src), "settings": settings}
+        self._job = {"version": _VERSION, "source": identity_of(src), "settings": settings}
         self._old: tuple[Path, ...] = ()
 
     def past(self) -> Past | None:
@@ -157,7 +157,7 @@ class JobFile:
             job = json.loads(self.path.read_text(encoding="utf-8"))
             if {key: job[key] for key in self._job} != self._job:
                 return None
-            running = _still_runs(int(job["pid"]), float(job["pid_began_s"]))
+            running = still_runs(int(job["pid"]), float(job["pid_began_s"]))
             names = [str(name) for name in job["parts"]]
             sides = {str(kind): self._inside(name) for kind, name in job["sides"].items()}
             segments = [usable_segment(self._inside(name)) for name in names]
@@ -200,8 +200,8 @@ class JobFile:
             path.unlink(missing_ok=True)
 
 
-def _identity(src: Path) -> dict[str, Any]:
-    """Size, time of the last change, and a hash of both ends."""
+def identity_of(src: Path) -> dict[str, Any]:
+    """Tells a source from another: size, time of the last change, and a hash of both ends. Raises OSError."""
     stat = src.stat()
     digest = hashlib.sha256()
     with src.open("rb") as file:
@@ -211,7 +211,8 @@ def _identity(src: Path) -> dict[str, Any]:
     return {"bytes": stat.st_size, "changed_ns": stat.st_mtime_ns, "sha256": digest.hexdigest()}
 
 
-def _still_runs(pid: int, began_s: float) -> bool:
+def still_runs(pid: int, began_s: float) -> bool:
+    """Whether another process with this number and this beginning, as psutil tells it, is there."""
     try:
         return pid not in (0, os.getpid()) and bool(abs(psutil.Process(pid).create_time() - began_s) < 1)
     except psutil.NoSuchProcess:

@@ -249,7 +249,7 @@ def test_a_list_that_lost_its_end_is_said(whole: Path, tmp_path: Path) -> None:
 def test_a_job_that_still_runs_is_left_alone(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     src, dst = whole.with_name("clip.mp4"), tmp_path / "out.mp4"
     stopped_at(src, dst, 100)
-    monkeypatch.setattr(resume_module, "_still_runs", lambda *_: True)
+    monkeypatch.setattr(resume_module, "still_runs", lambda *_: True)
     with pytest.raises(UsageError, match="which still runs"):
         export(src, dst, OneBox(), resume=True)
 
