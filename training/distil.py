@@ -7,8 +7,9 @@
 
 The lower trunk (EfficientNet-Lite0) and the teacher (DEIMv2-Femto) see every view once; their maps are cached. Phase
 "maps" trains the last stage and the encoder on the squared error to the teacher's maps, so that the teacher's decoder,
-copied into N, works at once. Phases "boxes" and "deep" go on from there with the detection losses: true boxes where a
-picture has them, the teacher's own detections elsewhere. A run can be stopped and started again at any moment.
+copied into N, works at once. Phase "trunk" frees the stages from stride 8 on, and phase "answers" adds what the decoder
+makes of the maps. Phases "boxes" and "deep" go on from there with the detection losses: true boxes where a picture has
+them, the teacher's own detections elsewhere. A run can be stopped and started again at any moment.
 """
 
 import argparse

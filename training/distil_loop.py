@@ -99,7 +99,24 @@ def trunk_phase(steps: int) -> DistilConfig:
     return DistilConfig(phase="trunk", steps=steps, first_stage=3, lr=1e-3, trunk_lr=4e-4)
 
 
-PHASES = {"maps": maps_phase, "trunk": trunk_phase, "boxes": boxes_phase, "deep": deep_phase}
+def answers_phase(steps: int) -> DistilConfig:
+    """As trunk_phase, and through the decoder: an error of the maps counts by what it does to classes and boxes.
+
+    The decoder may follow a little, since maps that are not quite the teacher's are read best by another decoder.
+    """
+    return DistilConfig(
+        phase="answers",
+        steps=steps,
+        first_stage=3,
+        train_decoder=True,
+        lr=1e-3,
+        trunk_lr=4e-4,
+        decoder_lr=1e-4,
+        weights=LossWeights(maps=0.5, dense=0.5, answers=0.3),
+    )
+
+
+PHASES = {"maps": maps_phase, "trunk": trunk_phase, "answers": answers_phase, "boxes": boxes_phase, "deep": deep_phase}
 
 
 class CachedViews:

@@ -13,7 +13,7 @@ from ledetr.losses.criterion import LossConfig, criterion
 from ledetr.losses.denoising import DenoisingConfig, make_denoising
 from ledetr.losses.targets import Targets
 from ledetr.model.backbone import LiteNat, NeighborhoodMixer
-from ledetr.model.boxes import cxcywh_to_xyxy
+from ledetr.model.boxes import cxcywh_to_xyxy, iou_and_giou
 from ledetr.model.config import ledetr_n
 from ledetr.model.decoder import Decoder
 from ledetr.model.encoder import SumEncoder
@@ -22,6 +22,10 @@ from ledetr.model.outputs import TrainOutputs
 from training.distil_cache import FIRST_TRAINED_STAGE, MAX_BOXES
 from training.teachers import load_femto_decoder, load_femto_fusion, load_lite0
 
+# How many positions the two decoders are compared at; most of the rest is background for both.
+ANSWERED_POSITIONS = 120
+# D-FINE's weights of the box losses beside a class loss of weight one (arXiv:2410.13842).
+L1_WEIGHT, GIOU_WEIGHT = 5.0, 2.0
 # Weight of a position where the teacher sees nothing, before the mean is brought to one.
 BACKGROUND_WEIGHT = 0.3
 MIXER_START = 0.1
@@ -31,11 +35,13 @@ MIXER_START = 0.1
 class LossWeights:
     """maps: squared error to the teacher's maps. dense: class scores of every position. boxes: detection losses.
 
+    answers: what the decoder makes of the student's maps against what the teacher's makes of its own.
     teacher_score: from which score on a detection of the teacher counts as an object of an unlabelled view.
     """
 
     maps: float = 1.0
     dense: float = 0.5
+    answers: float = 0.0
     boxes: float = 0.0
     teacher_score: float = 0.35
 
@@ -119,6 +125,31 @@ def map_losses(student: list[Tensor], wanted: tuple[Tensor, Tensor], teacher: Te
     return error, entropy
 
 
+def answer_losses(decoder: Decoder, student: list[Tensor], wanted: list[Tensor], teacher: Teacher) -> Tensor:
+    """Class scores and boxes of every decoder layer against the teacher's, at the positions that either finds best.
+
+    Both decoders start from the same positions, so nothing is matched: query i answers for query i. Positions that
+    only the student ranks high are among them, with the teacher's low score as their target.
+    """
+    score = teacher.decoder.encoder_score
+    with torch.no_grad():
+        best = [
+            torch.cat([score(m.float().flatten(2).transpose(1, 2)).amax(-1) for m in maps], 1)
+            for maps in (student, wanted)
+        ]
+        positions = torch.maximum(*best).topk(min(ANSWERED_POSITIONS, best[0].shape[1]), 1).indices
+        theirs = teacher.decoder.answers_at(wanted, positions)
+        target = theirs.logits.sigmoid()
+        sure = target.amax(-1)
+    ours = decoder.answers_at(student, positions)
+    focal = (ours.logits.sigmoid() - target).abs().detach()
+    crossed = F.binary_cross_entropy_with_logits(ours.logits, target, reduction="none") * focal
+    _, giou = iou_and_giou(cxcywh_to_xyxy(ours.boxes_cxcywh), cxcywh_to_xyxy(theirs.boxes_cxcywh))
+    distance = (ours.boxes_cxcywh - theirs.boxes_cxcywh).abs().sum(-1)
+    boxes = sure * (L1_WEIGHT * distance + GIOU_WEIGHT * (1 - giou))
+    return (crossed.sum() + boxes.sum()) / sure.sum().clamp(min=1)
+
+
 @torch.no_grad()
 def targets_of(batch: dict[str, Tensor], teacher: Teacher, teacher_score: float) -> Targets:
     """True boxes of labelled views; the teacher's detections, weighted by their score, of the others."""
@@ -151,6 +182,10 @@ def step_losses(
         maps = student_maps(model, batch, first_stage)
     error, dense = map_losses(maps, (batch["t16"], batch["t32"]), teacher)
     losses = {"maps": error, "dense": dense, "total": weights.maps * error + weights.dense * dense}
+    if weights.answers > 0:
+        wanted = [batch["t16"], batch["t32"]]
+        losses["answers"] = answer_losses(model.decoder, [m.float() for m in maps], wanted, teacher)
+        losses["total"] = losses["total"] + weights.answers * losses["answers"]
     if weights.boxes > 0:
         targets = targets_of(batch, teacher, weights.teacher_score)
         config = model.config.decoder

@@ -267,6 +267,19 @@ class Decoder(nn.Module):
             anchor_valid=valid,
         )
 
+    def answers_at(self, maps: list[Tensor], positions: Tensor) -> QueryOutputs:
+        """Every layer's outputs of the queries at given positions, for training against another decoder's.
+
+        maps: (B, D, H, W) of each level. positions: (B, Q) int64, row of the flattened levels. The gradient reaches the
+        maps through what a query starts from and through what it reads; boxes that it starts from are fixed.
+        """
+        shapes = [(int(m.shape[2]), int(m.shape[3])) for m in maps]
+        memory = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)
+        selected, _, table, _ = self._score_positions(memory, shapes)
+        content = selected.gather(1, positions[..., None].expand(-1, -1, int(selected.shape[2])))
+        reference = (self.encoder_box(content).float() + table[positions]).detach().sigmoid()
+        return self._refine(content, reference, memory, shapes, None)
+
     def _score_positions(
         self, memory: Tensor, shapes: Sequence[tuple[int, int]]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -18,7 +18,15 @@ from training import distil_cache, distil_loop, distil_losses
 from training.checkpoint import Checkpoints
 from training.distil_cache import MAX_BOXES
 from training.distil_loop import CachedViews, RunOptions, batches, boxes_phase, lr_factor, maps_phase, train
-from training.distil_losses import LossWeights, Teacher, map_losses, set_training_mode, step_losses, targets_of
+from training.distil_losses import (
+    LossWeights,
+    Teacher,
+    answer_losses,
+    map_losses,
+    set_training_mode,
+    step_losses,
+    targets_of,
+)
 
 VIEWS, SIDE = 8, 4  # a view of 64 x 64 pixels
 
@@ -80,6 +88,53 @@ def test_positions_with_objects_weigh_more(model: LeDetr) -> None:
     on[0, 5, 0, 0] += 1.0
     off[0, 5, 1, 1] += 1.0
     assert map_losses([on, flat], (theirs, flat), teacher)[0] > 2 * map_losses([off, flat], (theirs, flat), teacher)[0]
+
+
+def with_opinions(teacher: Teacher) -> Teacher:
+    """A decoder as built says one percent everywhere; with random heads it has something to say."""
+    torch.manual_seed(1)
+    for score in (teacher.decoder.encoder_score, *teacher.decoder.scores):
+        torch.nn.init.normal_(score.weight, std=0.5)
+    for mlp in (teacher.decoder.encoder_box, teacher.decoder.initial_box, *teacher.decoder.corners):
+        torch.nn.init.normal_(mlp.layers[-1].weight, std=0.1)
+    return teacher
+
+
+def test_answers_at_the_chosen_positions_are_the_answers_of_the_forward_pass(model: LeDetr) -> None:
+    batch = synthetic_batch()
+    decoder, maps = with_opinions(teacher_of(model)).decoder, [batch["t16"], batch["t32"]]
+    memory = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)
+    count = min(decoder.config.queries, memory.shape[1])
+    positions = decoder.encoder_score(memory).amax(-1).topk(count, 1).indices
+    with torch.no_grad():
+        logits, boxes = decoder(maps)
+        answers = decoder.answers_at(maps, positions)
+    assert torch.allclose(answers.logits[-1], logits, atol=1e-5)
+    assert torch.allclose(answers.boxes_cxcywh[-1], boxes, atol=1e-6)
+    assert len(answers.logits) == len(decoder.layers)
+
+
+def test_equal_maps_get_equal_answers(model: LeDetr) -> None:
+    batch, teacher = synthetic_batch(), with_opinions(teacher_of(model))
+    wanted = [batch["t16"], batch["t32"]]
+    assert answer_losses(teacher.decoder, wanted, wanted, teacher) == pytest.approx(0, abs=1e-5)
+
+
+def test_answers_pull_the_maps_toward_the_teachers(model: LeDetr) -> None:
+    """Descent on the maps themselves, through a decoder that stays: the loss falls by more than half."""
+    batch, teacher = synthetic_batch(), with_opinions(teacher_of(model))
+    wanted = [batch["t16"], batch["t32"]]
+    ours = [(m + 0.3 * torch.randn_like(m)).requires_grad_() for m in wanted]
+    optimizer = torch.optim.Adam(ours, lr=0.02)
+    losses = []
+    for _ in range(40):
+        loss = answer_losses(teacher.decoder, ours, wanted, teacher)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[0] > 0.1 and min(losses[-5:]) < losses[0] / 2
+    assert all(p.grad is None for p in teacher.decoder.parameters())
 
 
 def test_targets_are_true_boxes_where_there_are_and_the_teachers_elsewhere(model: LeDetr) -> None:
