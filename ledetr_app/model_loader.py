@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ledetr.chain.pipeline import FrameDetector
 from ledetr.errors import WeightsError
@@ -25,6 +26,15 @@ class ModelWish:
     device: str = "auto"
     precision: str = "auto"
     decoder_layers: int | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """By the names that they have in the state and in the settings."""
+        return {
+            "model": self.choice,
+            "device": self.device,
+            "precision": self.precision,
+            "decoder_layers": self.decoder_layers,
+        }
 
 
 LoadDetector = Callable[[ModelWish], FrameDetector]

@@ -11,7 +11,8 @@ from PySide6.QtGui import QAction, QActionGroup, QKeyEvent, QKeySequence
 from PySide6.QtWidgets import QAbstractButton, QAbstractItemView, QAbstractSlider, QApplication, QWidget
 
 from ledetr import SCALES
-from ledetr_app.session import LINE_WEIGHTS, Session
+from ledetr_app.display import LINE_WEIGHTS
+from ledetr_app.session import Session
 from ledetr_app.settings import THEMES
 from ledetr_app.ui.theme import Theme
 

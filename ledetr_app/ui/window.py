@@ -18,8 +18,9 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QMainWindow, QMenu, QVBoxLayout, QWidget
 
 import ledetr
+from ledetr_app.display import LINE_WEIGHTS
 from ledetr_app.resources import sample_clip
-from ledetr_app.session import LINE_WEIGHTS, Session
+from ledetr_app.session import Session
 from ledetr_app.ui.address import AddressBar
 from ledetr_app.ui.bridge import Bridge
 from ledetr_app.ui.empty import EmptyState

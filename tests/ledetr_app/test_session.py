@@ -10,8 +10,8 @@ import pytest
 from ledetr.chain.overlay import BoxMark, LabelMark
 from ledetr.chain.pipeline import State
 from ledetr_app.model_loader import ModelWish
-from ledetr_app.session import problem_of
 from ledetr_app.settings import Settings, load_settings, save_settings
+from ledetr_app.store import problem_of
 
 PATTERN = "test:320x240p30"
 
@@ -129,7 +129,7 @@ def test_passwords_are_neither_shown_nor_remembered(session, wait_for, address):
     session.stop()
     wait_for(lambda: session.state.phase is State.IDLE)
     session.close()
-    remembered = load_settings(session._settings_file).settings.recents
+    remembered = load_settings(session.remembered.path).settings.recents
     shown = f"{session.state} {session.settings}"
     for secret in ("pa@ss", "a/b", "secret"):
         assert secret not in shown
@@ -245,10 +245,10 @@ def test_threshold_stays_in_range(session, wish, conf):
 
 
 def test_model_brings_its_threshold_until_the_user_has_one(session, loader, wait_for):
-    session._on_loaded(ModelWish("n"), _with_threshold(loader("n"), 0.31))
+    session.models.take(ModelWish("n"), _with_threshold(loader("n"), 0.31))
     assert session.state.conf == 0.31
     session.set_conf(0.7)
-    session._on_loaded(ModelWish("m"), _with_threshold(loader("m"), 0.42))
+    session.models.take(ModelWish("m"), _with_threshold(loader("m"), 0.42))
     assert session.state.conf == 0.7
 
 
@@ -339,7 +339,7 @@ def test_recording_leaves_a_video(running, tmp_path, wait_for):
 def test_what_is_kept_of_random_weights_says_so(session, loader, tmp_path, wait_for):
     detector = loader("n")
     detector.random_weights = True
-    session._on_loaded(ModelWish("n"), detector)
+    session.models.take(ModelWish("n"), detector)
     session.open_source(PATTERN)
     wait_for(lambda: _has_boxes(session))
     session.set_shown(session.latest())

@@ -95,7 +95,7 @@ def test_without_a_picture_there_is_nothing_to_copy(window):
 
 
 def test_opening_is_said_after_a_moment_only(qtbot, window, session):
-    session._change(opening="slow source")
+    session.store.change(opening="slow source")
     qtbot.waitUntil(lambda: window.view.words == ["Opening slow source …"])
-    session._change(opening="")
+    session.store.change(opening="")
     qtbot.waitUntil(lambda: window.view.words == [])

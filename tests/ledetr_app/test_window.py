@@ -901,7 +901,7 @@ def test_drop_of_nothing_useful_is_refused(window, text):
 
 
 def test_error_bar_shows_plain_text_and_closes(qtbot, window, session):
-    session._change(problem=Problem("Cannot open '<b>x</b>': no such file.", "Traceback <i>…</i>"))
+    session.store.change(problem=Problem("Cannot open '<b>x</b>': no such file.", "Traceback <i>…</i>"))
     qtbot.waitUntil(lambda: window.errors.isVisible())
     assert window.errors.sentence.text() == "Cannot open '<b>x</b>': no such file."
     assert window.errors.sentence.textFormat() is Qt.TextFormat.PlainText
@@ -923,7 +923,7 @@ def test_missing_file_is_a_sentence_in_the_bar(qtbot, window, session, tmp_path)
 
 
 def test_toast_has_plain_text(qtbot, window, session, tmp_path):
-    session._change(toast=Toast("Saved <b>a</b>.png", tmp_path / "a.png", 1))
+    session.store.change(toast=Toast("Saved <b>a</b>.png", tmp_path / "a.png", 1))
     qtbot.waitUntil(lambda: window.toast.isVisible())
     assert window.toast.text.textFormat() is Qt.TextFormat.PlainText
     assert window.toast.show_button.isVisible()
@@ -940,7 +940,7 @@ def test_status_bar_tells_mode_model_and_rates(qtbot, playing, session):
 
 
 def test_random_weights_are_said_in_picture_and_bar(qtbot, window, session, loader):
-    session._on_loaded(ModelWish("n"), _random(loader("n")))
+    session.models.take(ModelWish("n"), _random(loader("n")))
     session.open_source(PATTERN)
     qtbot.waitUntil(lambda: session.shown is not None, timeout=10_000)
     qtbot.waitUntil(lambda: window.stats.random.isVisible())
@@ -967,7 +967,7 @@ def test_a_lost_source_dims_the_last_picture_and_says_since_when(qtbot, playing,
     qtbot.waitUntil(lambda: session.state.phase is State.PAUSED)
     middle = playing.view.picture_rect.center().toPoint() + QPoint(0, 80)
     before = _grab(playing).pixelColor(middle)
-    session._change(loss=Loss(session.clock.now_ns() - 12_000_000_000, attempt=5))
+    session.store.change(loss=Loss(session.clock.now_ns() - 12_000_000_000, attempt=5))
     qtbot.waitUntil(lambda: playing.view.words == ["Lost 00:12 ago, trying again (5)"])
     after = _grab(playing).pixelColor(middle)
     assert after.lightness() < 0.6 * before.lightness()

@@ -22,7 +22,8 @@ from PySide6.QtWidgets import (
 )
 
 from ledetr.chain.overlay import class_colour
-from ledetr_app.session import CONF_RANGE, Session
+from ledetr_app.display import CONF_RANGE
+from ledetr_app.session import Session
 from ledetr_app.ui.panels.swatch import swatch_icon
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from PySide6.QtCore import QSignalBlocker, Qt
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QSlider, QToolButton, QWidget
 
-from ledetr_app.session import CONF_RANGE, Session
+from ledetr_app.display import CONF_RANGE
+from ledetr_app.session import Session
 from ledetr_app.ui.shortcuts import Actions
 
 

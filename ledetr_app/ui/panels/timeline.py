@@ -8,7 +8,8 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QMenu, QSlider, QStyl
 
 from ledetr.chain.pipeline import Result, State
 from ledetr.chain.sources import SourceInfo
-from ledetr_app.session import SPEEDS, Session
+from ledetr_app.player import SPEEDS
+from ledetr_app.session import Session
 from ledetr_app.ui.panels.display import action_button
 from ledetr_app.ui.shortcuts import Actions
 from ledetr_app.ui.text import clock
