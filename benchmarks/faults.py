@@ -27,6 +27,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CHAIN = "tests/ledetr/chain"
 APP = "tests/ledetr_app"
+HERE = "tests/faults"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,12 @@ FAULTS = {
                  f"{APP}/test_window.py::test_a_lost_source_dims_the_last_picture_and_says_since_when")),
     "F4": Fault("comes back", "new epoch, picture again",
                 (f"{CHAIN}/test_pipeline.py::test_a_lost_live_source_is_brought_back",), "300 s, memory"),
-    "F5": Fault("comes back with another size", "picture right, tracker told"),
-    "F6": Fault("1 packet in 20 lost", "no crash, broken pictures counted"),
+    "F5": Fault("comes back with another size, rate, codec", "picture right, tracker told",
+                (f"{HERE}/test_changed_streams.py::test_what_comes_back_as_another_stream_is_read_anew",)),
+    "F6": Fault("1 packet in 20 lost, as many late and reordered", "no crash, damaged pictures counted, age bounded",
+                (f"{HERE}/test_changed_streams.py::test_lost_late_and_reordered_packets_are_survived_and_counted",
+                 f"{HERE}/test_changed_streams.py::test_a_stream_without_losses_has_nothing_damaged"),
+                "UDP up to the reader: between it and the lossy UDP stands HTTP"),
     "F7": Fault("flaps every second", "retry delay grows, tries do not pile up",
                 (f"{CHAIN}/test_pipeline.py::test_a_flapping_source_is_tried_more_and_more_slowly",
                  f"{CHAIN}/test_pipeline.py::test_tries_that_hang_do_not_pile_up")),
@@ -77,7 +82,9 @@ FAULTS = {
     "F14": Fault("model cannot be loaded", "old model kept, window alive",
                  (f"{APP}/test_session.py::test_failed_switch_keeps_the_old_model_and_says_why",
                   f"{CHAIN}/test_pipeline.py::test_a_failing_model_ends_with_its_cause"), "real GPU memory"),
-    "F15": Fault("driver lost", "one sentence, offer the CPU"),
+    "F15": Fault("driver lost", "one sentence, offer the CPU",
+                 (f"{HERE}/test_lost_driver.py::test_it_is_one_sentence_that_offers_the_cpu_and_the_window_lives",
+                  f"{HERE}/test_lost_driver.py::test_an_export_keeps_what_it_has"), "a real driver"),
     "F16": Fault("NaN, no boxes, boxes outside", "filtered, no crash",
                  ("tests/ledetr/test_decode.py::test_rows_that_are_not_finite_are_dropped",
                   "tests/ledetr/test_decode.py::test_nothing_above_the_floor",
@@ -99,8 +106,14 @@ FAULTS = {
                   f"{CHAIN}/test_video.py::test_asked_twice_the_part_file_stays_and_plays"), "a terminal"),
     "F21": Fault("settings broken", "set aside, not fatal",
                  (f"{APP}/test_settings.py::test_a_broken_file_is_set_aside_and_not_lost",), "two windows at once"),
-    "F22": Fault("machine sleeps", "new epoch live, exports go on"),
-    "F23": Fault("screen scale changes while running", "overlay sharp, no crash"),
+    "F22": Fault("machine sleeps", "new epoch live, files and exports go on",
+                 (f"{HERE}/test_sleep.py::test_a_live_source_goes_on_in_a_new_epoch",
+                  f"{HERE}/test_sleep.py::test_a_file_that_plays_goes_on_where_it_was",
+                  f"{HERE}/test_sleep.py::test_an_export_goes_on",
+                  f"{HERE}/test_sleep.py::test_a_loss_that_the_sleep_made_is_tried_again_at_once"), "a real sleep"),
+    "F23": Fault("screen scale changes while running", "overlay sharp, no crash",
+                 (f"{HERE}/test_screens.py::test_moved_to_a_finer_screen_and_back_while_it_plays",),
+                 "a screen that is pulled out"),
     "F24": Fault("model switched while running", "no frame of two models, old one released",
                  (f"{CHAIN}/test_pipeline.py::test_the_model_changes_between_two_frames_and_the_old_one_is_released",
                   f"{APP}/test_session.py::test_switch_goes_on_showing_pictures_and_closes_the_old_model"),

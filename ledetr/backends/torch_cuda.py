@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,13 +54,26 @@ class TorchCudaBackend:
             ) from error
         except RuntimeError as error:
             self.close()
-            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BackendUnavailable(f"{device} cannot run this model: {first_line}") from error
+            raise BackendUnavailable(f"{device} cannot run this model: {_first_line(error)}") from error
 
     def run(self, pixels: np.ndarray) -> RawOutputs:
-        """pixels: (B, H, W, 3) uint8 RGB of info.input_hw."""
+        """pixels: (B, H, W, 3) uint8 RGB of info.input_hw. BackendUnavailable where the GPU or its driver gave up."""
         if self._model is None:
             raise ValueError("this engine is closed")
+        try:
+            return self._run(pixels)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if "CUDA" not in str(error):
+                raise
+            # A process that has seen such an error cannot use the GPU any more, whatever it tries.
+            raise BackendUnavailable(
+                f"{self.info.device} stopped working ({_first_line(error)}); choose the device cpu to go on, and start "
+                f"the program again to use the GPU again."
+            ) from error
+
+    def _run(self, pixels: np.ndarray) -> RawOutputs:
         batch = len(pixels)
         captured = self._graphs.get(batch)
         if captured is None:
@@ -77,7 +91,8 @@ class TorchCudaBackend:
         self._graphs.clear()
         self._model = None
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            with suppress(RuntimeError):  # of a driver that was lost: run has said so, and nothing is left to give back
+                torch.cuda.empty_cache()
 
     def _capture(self, batch: int) -> _Captured:
         height, width = self.info.input_hw
@@ -105,6 +120,10 @@ class TorchCudaBackend:
         with torch.inference_mode(), torch.autocast("cuda", self._dtype, low_precision, cache_enabled=False):
             logits, boxes_cxcywh = self._model(images)
         return logits.float(), boxes_cxcywh.float()
+
+
+def _first_line(error: RuntimeError) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def lower_precision(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:

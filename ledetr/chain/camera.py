@@ -33,6 +33,8 @@ from ledetr.frame import Frame, FrameMeta
 
 # A stream whose time leaps further than this, or goes back, has begun anew.
 _LEAP_S = 10
+# But a picture that is only so much older than the last one was overtaken on its way, as happens over UDP.
+_OVERTAKEN_S = 1
 # What an address may make FFmpeg open besides itself, e.g. by a redirect or a playlist; local files never.
 _PROTOCOLS = {
     "rtsp": "rtsp,rtp,tcp,udp",
@@ -190,6 +192,7 @@ class LiveStream:
         self._epoch = epoch
         self._seq = 0
         self._last_pts: int | None = None
+        self._overtaken = 0
         try:
             self._stream = picture_stream(container, name)
             self._stream.thread_type = "SLICE"  # threads by frame would hold frames back
@@ -218,13 +221,16 @@ class LiveStream:
         )
 
     @property
-    def broken(self) -> int:
-        """Packets that could not be decoded so far."""
-        return self._decoder.broken
+    def damaged(self) -> int:
+        """Pictures so far that could not be decoded, were decoded from damaged data, or came too late to be shown."""
+        return self._decoder.broken + self._decoder.damaged + self._overtaken
 
     def read(self, skip_to_s: float | None = None) -> Frame | None:
         """The next frame; never None, since a live stream that ends is lost."""
         decoded, self._pending = self._pending or self._next_decoded(), None
+        while self._is_overtaken(decoded):
+            self._overtaken += 1
+            decoded = self._next_decoded()
         captured_ns = self._clock.now_ns()
         rgb = upright_rgb(decoded)
         pts, discontinuity = self._pts(decoded)
@@ -244,6 +250,11 @@ class LiveStream:
         )
         self._seq += 1
         return Frame(meta, rgb)
+
+    def _is_overtaken(self, decoded: av.VideoFrame) -> bool:
+        if decoded.pts is None or self._last_pts is None:
+            return False
+        return -_OVERTAKEN_S <= (decoded.pts - self._last_pts) * self._time_base < 0
 
     def _pts(self, decoded: av.VideoFrame) -> tuple[int, bool]:
         """The frame's time, and whether the stream's clock jumped before it, in which case a new epoch begins."""

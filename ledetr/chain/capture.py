@@ -15,7 +15,7 @@ from ledetr.chain.guard import Cancelled, GuardedSource
 from ledetr.chain.history import History
 from ledetr.chain.pacer import Pacer
 from ledetr.chain.results import Eof, Event, Opened, Reconnecting, Restored, Stalled
-from ledetr.chain.sources import OPEN_DEADLINE_S, READ_DEADLINE_S, FrameSource, SourceInfo, SourceLost
+from ledetr.chain.sources import OPEN_DEADLINE_S, READ_DEADLINE_S, SLEPT_S, FrameSource, SourceInfo, SourceLost
 from ledetr.chain.states import Signal
 from ledetr.frame import Frame
 
@@ -61,6 +61,10 @@ class CaptureListener(Protocol):
 
     def on_discarded(self) -> None:
         """It was thrown away because a live source is paused."""
+        ...
+
+    def on_damaged(self, count: int) -> None:
+        """So many pictures of a live source came damaged, or too late to be shown."""
         ...
 
     def on_skipped(self, count: int) -> None:
@@ -113,6 +117,9 @@ class Capture:
         self._attempt = 0
         self._back_ns = -_STEADY_NS
         self._last_frame_ns = clock.now_ns()
+        self._last_wall_s: float | None = None
+        self._epochs_slept = 0  # how far epochs of this opening are ahead of what the source calls them
+        self._damaged = 0
         self._paused = paused
         self._ended = False
         self._show_one = False
@@ -212,6 +219,7 @@ class Capture:
 
     def _open_guarded(self) -> SourceInfo:
         epoch = self.epoch
+        self._last_wall_s, self._epochs_slept, self._damaged = None, 0, 0
         self._guard = GuardedSource(lambda: self._open_it(epoch), self._name)
         with self._changed:
             hung = [guard for guard in self.guards if guard.thread.is_alive()]
@@ -298,6 +306,9 @@ class Capture:
         if due is None or shown is None or self._every or not self._config.paced:
             return None
         late_s = float(due - shown.meta.pts * shown.meta.time_base)
+        if late_s > SLEPT_S * self.pacer.speed:
+            self.pacer.reset()  # nothing is that slow: the machine slept, and nobody saw what would be left out
+            return None
         return float(due) if late_s > _LATE_S else None
 
     def _show(self, frame: Frame) -> None:
@@ -392,12 +403,14 @@ class Capture:
         try:
             frame = self._guard.read(self._config.read_deadline_s + _MARGIN_S)
         except SourceLost as error:
+            self._count_damaged()
             self._bring_back(error)
             return
+        self._count_damaged()
         if frame is None:
             self._end()
             return
-        self._last_frame_ns = self._clock.now_ns()
+        frame = self._awake(frame)
         self._listener.on_captured()
         self.epoch = self.valid_from = frame.meta.epoch
         with self._changed:
@@ -407,6 +420,26 @@ class Capture:
             self._listener.on_frame(frame, self._every)
         else:
             self._listener.on_discarded()
+
+    def _awake(self, frame: Frame) -> Frame:
+        """The frame, in an epoch of its own where the machine slept before it, which its source may not know."""
+        now_ns, wall_s = self._clock.now_ns(), frame.meta.wall_time_s
+        gap_s = (now_ns - self._last_frame_ns) / 1e9
+        if wall_s is not None and self._last_wall_s is not None:
+            # Linux and macOS stop the monotonic clock while they sleep. A wall clock that is set looks the same.
+            gap_s = max(gap_s, wall_s - self._last_wall_s)
+        self._last_frame_ns, self._last_wall_s = now_ns, wall_s
+        meta = replace(frame.meta, epoch=frame.meta.epoch + self._epochs_slept)
+        if gap_s > SLEPT_S and meta.epoch == self.epoch:
+            self._epochs_slept += 1
+            meta = replace(meta, epoch=meta.epoch + 1, discontinuity=True)
+        return Frame(meta, frame.rgb)
+
+    def _count_damaged(self) -> None:
+        damaged = self._guard.damaged
+        if damaged > self._damaged:
+            self._listener.on_damaged(damaged - self._damaged)
+        self._damaged = damaged
 
     def _bring_back(self, lost: SourceLost) -> None:
         lost_ns = self._clock.now_ns()
@@ -430,7 +463,7 @@ class Capture:
         self._listener.on_jump()
         with self._changed:
             self._listener.on_signal(Signal.RESTORED_PAUSED if self._paused else Signal.RESTORED_PLAYING)
-        self._back_ns = self._clock.now_ns()
+        self._back_ns = self._last_frame_ns = self._clock.now_ns()
         self._listener.on_event(Restored((self._back_ns - lost_ns) / 1e9, self.info))
 
     def _wait_before(self, attempt: int) -> None:

@@ -10,12 +10,15 @@ _BROKEN_IN_A_ROW = 300
 
 
 class PictureDecoder:
-    """Decodes the packets of one video stream. time_base: seconds a tick. broken: packets that could not be decoded."""
+    """Decodes the packets of one video stream. time_base: seconds a tick.
+
+    broken: packets that could not be decoded. damaged: pictures that came, but from data that was damaged or missing.
+    """
 
     def __init__(self, stream: Any) -> None:
         self._rate: Fraction = stream.average_rate or stream.guessed_rate or Fraction(25)
         self.time_base = Fraction(stream.time_base or Fraction(1, 90000))
-        self.broken = 0
+        self.broken = self.damaged = 0
         self._broken_in_a_row = 0
         self._last_pts: int | None = None
 
@@ -30,6 +33,7 @@ class PictureDecoder:
                 raise
             return []
         self._broken_in_a_row = 0
+        self.damaged += sum(frame.is_corrupt for frame in frames)
         return frames
 
     def decode_timed(self, packet: Any) -> list[av.VideoFrame]:

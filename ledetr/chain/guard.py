@@ -62,6 +62,11 @@ class GuardedSource:
         """See FrameSource.seek."""
         self._ask(lambda: self._do_seek(pts_s), deadline_s, f"Seeking in {self._name!r} took over {deadline_s:g} s.")
 
+    @property
+    def damaged(self) -> int:
+        """Pictures so far that came damaged or too late; 0 for a source that cannot tell."""
+        return int(getattr(self._source, "damaged", 0))
+
     def cancel(self) -> None:
         """From any thread: end the wait of the caller with Cancelled, now and for all later calls."""
         with self._changed:

@@ -31,6 +31,7 @@ class MeterSnapshot:
     over 10 s, None without a frame. stage_ms: mean of each stage over 10 s.
     captured = published + dropped_before_inference + discarded + in_flight, exactly, once nothing moves.
     published = painted + dropped_before_paint + those that wait for paint. dropped: both kinds of drop together.
+    damaged: pictures of a live source that came damaged, and may be among the others, or too late, and are not.
     """
 
     capture_fps: float
@@ -46,6 +47,7 @@ class MeterSnapshot:
     dropped_before_inference: int = 0
     dropped_before_paint: int = 0
     discarded: int = 0
+    damaged: int = 0
 
 
 class _Window(Generic[T]):
@@ -80,7 +82,7 @@ class Meters:
             self._ages: _Window[float] = _Window()
             self._stages: _Window[dict[str, float]] = _Window()
             self._captured = self._published = self._painted = 0
-            self._dropped_before_inference = self._dropped_before_paint = self._discarded = 0
+            self._dropped_before_inference = self._dropped_before_paint = self._discarded = self._damaged = 0
             self._last_painted = 0
             self._first_number: int | None = None
             self._since_ns: int | None = None
@@ -91,6 +93,11 @@ class Meters:
             self._captured += 1
             self._since_ns = self._clock.now_ns() if self._since_ns is None else self._since_ns
             self._captures.append(self._clock.now_ns())
+
+    def on_damaged(self, count: int) -> None:
+        """Pictures of a live source came damaged, or too late."""
+        with self._lock:
+            self._damaged += count
 
     def on_dropped(self, count: int) -> None:
         """Frames were replaced by newer ones before inference."""
@@ -153,6 +160,7 @@ class Meters:
                 dropped_before_inference=self._dropped_before_inference,
                 dropped_before_paint=self._dropped_before_paint,
                 discarded=self._discarded,
+                damaged=self._damaged,
             )
 
     def _rate(self, events_ns: deque[int], now_ns: int) -> float:

@@ -112,6 +112,10 @@ class Session:
         """Count it."""
         self._meters.on_discarded(1)
 
+    def on_damaged(self, count: int) -> None:
+        """Count them."""
+        self._meters.on_damaged(count)
+
     def on_skipped(self, count: int) -> None:
         """They came and were dropped."""
         for _ in range(count):

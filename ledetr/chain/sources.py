@@ -20,6 +20,8 @@ from ledetr.paths import printable
 
 OPEN_DEADLINE_S = 10.0
 READ_DEADLINE_S = 5.0
+# Between two frames of an open source no more time can pass than its deadline allows, unless the machine slept.
+SLEPT_S = 2 * READ_DEADLINE_S
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jfif"})
 URL_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "srt")

@@ -103,6 +103,9 @@ class _HandOver:
     def on_discarded(self) -> None:
         """Nobody counts."""
 
+    def on_damaged(self, count: int) -> None:
+        """Nobody counts."""
+
     def on_skipped(self, count: int) -> None:
         """Nobody counts."""
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from ledetr.chain.clock import Clock
-from ledetr.chain.sources import SourceInfo, TestPatternSpec
+from ledetr.chain.sources import SLEPT_S, SourceInfo, TestPatternSpec
 from ledetr.frame import Frame, FrameMeta
 
 COUNTER_BITS = 24
@@ -68,12 +68,11 @@ class TestPattern:
         return Frame(self._meta(number), self._draw(number))
 
     def _wait_for(self, number: int) -> bool:
-        if self._start_ns is None:
-            self._start_ns = self._clock.now_ns() - int(number * 1_000_000_000 / self._spec.rate)
+        at_ns = int(number * 1_000_000_000 / self._spec.rate)
+        if self._start_ns is None or self._clock.now_ns() - self._start_ns - at_ns > SLEPT_S * 1e9:
+            self._start_ns = self._clock.now_ns() - at_ns  # after a sleep too, or it would race to catch up
         late_ns = int(_noise(number, self._spec.seed, "jitter") * self._spec.jitter_ms * 1e6)
-        return self._clock.sleep_until(
-            self._start_ns + int(number * 1_000_000_000 / self._spec.rate) + late_ns, self._stop
-        )
+        return self._clock.sleep_until(self._start_ns + at_ns + late_ns, self._stop)
 
     def _meta(self, number: int) -> FrameMeta:
         return FrameMeta(
