@@ -9,6 +9,10 @@ the file is sought in, dead addresses are opened, the file plays on for --minute
 Scales without weights are really built and run, with random weights. Printed: for each phase the lateness of the timer
 (bars: p99 20 ms, longest 100 ms), then memory, the most frame events that ever waited (bar: 1), and the age of live
 pictures on the screen. Exit code 1 where a bar is missed.
+
+Two more columns tell the window from the machine. "alone": the lateness of a process beside it that does nothing but
+sleep on the same grid; on a busy machine that is late too, and a bar that it misses itself says nothing about the
+window. "work": processor time that the window's thread spends between two looks at its events.
 """
 
 import argparse
@@ -17,6 +21,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -34,7 +39,7 @@ import openvino
 import psutil
 import PySide6
 import torch
-from PySide6.QtCore import QEventLoop, QObject, Qt, QTimer
+from PySide6.QtCore import QAbstractEventDispatcher, QEventLoop, QObject, Qt, QTimer
 from PySide6.QtWidgets import QApplication
 
 import ledetr
@@ -61,6 +66,10 @@ class Phase:
     p50_ms: float
     p99_ms: float
     longest_ms: float
+    alone_p99_ms: float
+    alone_longest_ms: float
+    work_p99_ms: float
+    work_longest_ms: float
 
 
 class Lateness(QObject):
@@ -88,6 +97,59 @@ class Lateness(QObject):
             self.values_ms.append(1000 * (now_s - self.due_s))
             self.due_s += PERIOD_MS / 1000
         self._timer.start(max(0, round(1000 * (self.due_s - time.perf_counter()))))
+
+
+class Bursts:
+    """Processor time of the GUI thread from each waking to the next sleep, in ms."""
+
+    def __init__(self) -> None:
+        self.values_ms: list[float] = []
+        self._woken_s: float | None = None
+        dispatcher = QAbstractEventDispatcher.instance()
+        dispatcher.awake.connect(self._on_awake)
+        dispatcher.aboutToBlock.connect(self._on_block)
+
+    def _on_awake(self) -> None:
+        if self._woken_s is None:
+            self._woken_s = time.thread_time()
+
+    def _on_block(self) -> None:
+        if self._woken_s is not None:
+            self.values_ms.append(1000 * (time.thread_time() - self._woken_s))
+        self._woken_s = None
+
+
+class Alone:
+    """A process that only sleeps, on a grid of PERIOD_MS, and writes down how late it was and when."""
+
+    CODE = """
+import time
+due_s = time.monotonic()
+while True:
+    due_s += {period_s}
+    time.sleep(max(0, due_s - time.monotonic()))
+    now_s = time.monotonic()
+    while due_s <= now_s:
+        print(now_s, 1000 * (now_s - due_s), flush=True)
+        due_s += {period_s}
+    due_s -= {period_s}
+"""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in end()
+        code = self.CODE.format(period_s=PERIOD_MS / 1000)
+        self._process = subprocess.Popen([sys.executable, "-S", "-c", code], stdout=self._file)
+
+    def since(self, began_s: float) -> list[float]:
+        """Lateness in ms from that moment of time.monotonic() on."""
+        rows = [line.split() for line in Path(f"/proc/self/fd/{self._file.fileno()}").read_text().splitlines()]
+        return [float(late) for at_s, late in (row for row in rows if len(row) == 2) if float(at_s) >= began_s] or [0.0]
+
+    def end(self) -> None:
+        """Stop it."""
+        self._process.kill()
+        self._process.wait()
+        self._file.close()
 
 
 class Culprits(threading.Thread):
@@ -130,6 +192,8 @@ class Bench:
         self.window = Window(self.session, Theme(self.app, "light"))
         self.window.show()
         self.lateness = Lateness()
+        self.bursts = Bursts()
+        self.alone = Alone()
         self.phases: list[Phase] = []
 
     def wait(self, condition: Callable[[], object], limit_s: float, *, must: bool = True) -> None:
@@ -148,12 +212,13 @@ class Bench:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Collect the lateness of what happens in the block."""
-        first, began_s = len(self.lateness.values_ms), time.perf_counter()
+        first, first_burst, began_s = len(self.lateness.values_ms), len(self.bursts.values_ms), time.monotonic()
         yield
-        values = self.lateness.values_ms[first:]
-        p50, p99 = np.percentile(values, [50, 99])
-        seconds = time.perf_counter() - began_s
-        self.phases.append(Phase(name, seconds, len(values), float(p50), float(p99), max(values)))
+        values, bursts = self.lateness.values_ms[first:], self.bursts.values_ms[first_burst:]
+        alone = self.alone.since(began_s)
+        numbers = [percentile(values, 50), percentile(values, 99), max(values)]
+        numbers += [percentile(alone, 99), max(alone), percentile(bursts, 99), max(bursts)]
+        self.phases.append(Phase(name, time.monotonic() - began_s, len(values), *numbers))
         print(_row(self.phases[-1]), file=sys.stderr, flush=True)
 
     def begin(self) -> None:
@@ -203,6 +268,7 @@ class Bench:
 
     def close(self) -> None:
         """End everything."""
+        self.alone.end()
         self.window.close()
         self.session.close()
 
@@ -321,10 +387,16 @@ def missed_bars(found: dict[str, Any]) -> list[str]:
     return missed
 
 
+def percentile(values: list[float], percent: float) -> float:
+    """Of a list, as a plain number."""
+    return float(np.percentile(values, percent))
+
+
 def _row(phase: Phase) -> str:
     return (
-        f"{phase.name:<34} {phase.seconds:8.1f} s {phase.ticks:7d} ticks   "
-        f"p50 {phase.p50_ms:5.1f}   p99 {phase.p99_ms:6.1f}   longest {phase.longest_ms:6.1f} ms"
+        f"{phase.name:<30} {phase.seconds:7.1f} s  p50 {phase.p50_ms:5.1f}  p99 {phase.p99_ms:6.1f}  "
+        f"longest {phase.longest_ms:6.1f} ms | alone p99 {phase.alone_p99_ms:6.1f}  longest "
+        f"{phase.alone_longest_ms:6.1f} ms | work p99 {phase.work_p99_ms:5.1f}  longest {phase.work_longest_ms:5.1f} ms"
     )
 
 
