@@ -212,13 +212,21 @@ def _precision_of(compiled: Any) -> str:
     return _WORDS[word]
 
 
+def is_converted(source: ModelSource) -> bool:
+    """Whether an intact converted copy is kept here, so that opening the network needs neither torch nor its time."""
+    key = _cache_key(source)
+    return key is not None and find_entry(key) is not None
+
+
+def _cache_key(source: ModelSource) -> dict[str, str | int] | None:
+    if source.key is None:
+        return None
+    return {**source.key, "engine": "openvino", "version": openvino.__version__, "ir": "fp32"}
+
+
 def _converted(core: Any, source: ModelSource) -> Any:
     """The network in OpenVINO's form, from the cache where it is intact."""
-    key = (
-        None
-        if source.key is None
-        else {**source.key, "engine": "openvino", "version": openvino.__version__, "ir": "fp32"}
-    )
+    key = _cache_key(source)
     folder = None if key is None else find_entry(key)
     if key is not None and folder is not None:
         try:
