@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,7 @@ class ExportQueue:
         self._dirty = False
         self._detector: tuple[ModelWish, FrameDetector] | None = None
         self._adopted: list[Path] = []
+        self._texts: dict[int, tuple[ExportRow, str]] = {}
         self._thread = threading.Thread(target=self._run, name="exports", daemon=True)
         self._thread.start()
 
@@ -312,12 +313,11 @@ class ExportQueue:
         path, rows = self._file, self.state.rows
         if path is None:
             return
-        document = {"schema_version": SCHEMA_VERSION, **self._process, "rows": [row_to_json(row) for row in rows]}
         try:
             if any(row.status not in OVER for row in rows):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with whole_file(path, private=True) as part:
-                    part.write_text(json.dumps(document), encoding="utf-8")
+                    part.write_text(self._document(rows), encoding="utf-8")
             else:
                 path.unlink(missing_ok=True)
             for old in self._adopted:
@@ -325,6 +325,18 @@ class ExportQueue:
             self._adopted = []
         except OSError as error:
             log.warning("the queue of exports is not kept in %s: %s", path.parent, error)
+
+    def _document(self, rows: Sequence[ExportRow]) -> str:
+        """The queue as JSON. Of a thousand rows one has changed, so the texts of the others are taken as they were."""
+        before = self._texts
+        self._texts = {
+            row.number: known
+            if (known := before.get(row.number)) is not None and known[0] is row
+            else (row, json.dumps(row_to_json(row)))
+            for row in rows
+        }
+        head = json.dumps({"schema_version": SCHEMA_VERSION, **self._process})
+        return f'{head[:-1]}, "rows": [{", ".join(text for _, text in self._texts.values())}]}}'
 
     def _adopt(self) -> None:
         """Take over what windows that are gone have left; the user is asked before it goes on."""

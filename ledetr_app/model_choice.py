@@ -10,6 +10,7 @@ import ledetr
 from ledetr.chain.pipeline import FrameDetector, Pipeline
 from ledetr.errors import LeDetrError
 from ledetr.weights_file import search_folders
+from ledetr_app.conversion import convert_elsewhere
 from ledetr_app.model_loader import LoadDetector, ModelLoader, ModelWish, NoWeightsHere
 from ledetr_app.state import RunningModel
 from ledetr_app.store import Store, nothing, problem_of
@@ -42,7 +43,8 @@ class ModelChoice:
         self._random_weights = random_weights
         self._wish: ModelWish | None = None
         self._detector: FrameDetector | None = None
-        self._loader = ModelLoader(load_detector or self._load_detector, self.take, self._on_failed)
+        self.load = load_detector or self._load_detector
+        self._loader = ModelLoader(self.load, self.take, self._on_failed)
         self.on_loaded: Callable[[], None] = nothing
         files.submit(self._look_for_weights)
 
@@ -118,6 +120,8 @@ class ModelChoice:
         there = choice not in ledetr.SCALES or self._is_there(choice)
         if not there and not self._random_weights:
             raise NoWeightsHere(self._missing_sentence(choice))
+        if there:
+            convert_elsewhere(wish)
         detector = ledetr.Detector.load(
             choice,
             device=wish.device,

@@ -344,7 +344,9 @@ def test_after_kill_9_it_goes_on(make_queue, make_clip, wait_for, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == ["clip.csv", "clip_boxes.mp4"]
 
 
-@pytest.mark.parametrize(("files", "broken"), [(40, 4), pytest.param(1000, 10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("files", "broken"), [(40, 4), pytest.param(1000, 10, marks=[pytest.mark.slow, pytest.mark.timeout(700)])]
+)
 def test_many_files_with_some_broken(make_queue, make_job, wait_for, tmp_path, files, broken):
     bad = set(np.random.default_rng(0).choice(files, broken, replace=False).tolist())
     source = picture(tmp_path / "source.png").read_bytes()
@@ -352,7 +354,7 @@ def test_many_files_with_some_broken(make_queue, make_job, wait_for, tmp_path, f
         (tmp_path / f"{number:04}.png").write_bytes(source[:40] if number in bad else source)
     queue = make_queue(tmp_path / "state")
     queue.add([make_job(tmp_path / f"{number:04}.png") for number in range(files)])
-    wait_for(lambda: over(queue), 240)
+    wait_for(lambda: over(queue), 600)
     assert [row.status is Status.FAILED for row in queue.state.rows] == [number in bad for number in range(files)]
     assert queue.state.count(Status.DONE) == files - broken
     for row in queue.state.rows:
