@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 
+from ledetr.chain.capture import CaptureConfig
 from ledetr.chain.clock import FakeClock
 from ledetr.chain.pipeline import Pipeline, Restored
 from ledetr.chain.sources import SourceLost, TestPatternSpec, VideoSpec, open_source
@@ -20,6 +21,8 @@ from ledetr.chain.video import process_video
 from ledetr.tracking import Tracking
 
 TEN_MINUTES_NS = 600_000_000_000
+# The clock is ours, and the deadlines of reads are not: a test on a busy machine may take longer than a camera.
+PATIENT = CaptureConfig(read_deadline_s=60.0)
 LIVE = TestPatternSpec(width=64, height=48, rate=Fraction(10))
 
 
@@ -47,7 +50,7 @@ def test_a_live_source_goes_on_in_a_new_epoch(
             clock.advance(100_000_000)
         settle()
 
-    with Pipeline(one_box(), clock=clock, policy="every", tracking=Tracking()) as player:
+    with Pipeline(one_box(), clock=clock, policy="every", tracking=Tracking(), config=PATIENT) as player:
         player.on_result = lambda: results.append(player.latest())
         player.open(LIVE)
         walk(5)
@@ -90,11 +93,15 @@ def test_a_file_that_plays_goes_on_where_it_was(tmp_path: Path, wait_until: Call
             clock.advance(40_000_000)
         wait_until(lambda: len(results) == 11 and "capture" in clock.sleepers())
         clock.advance(TEN_MINUTES_NS)
-        for step in range(5):
-            wait_until(lambda step=step: len(results) >= 12 + step and "capture" in clock.sleepers())
+        for _ in range(5):
+            number = len(results)
+            wait_until(lambda: "capture" in clock.sleepers())
             clock.advance(40_000_000)
-        wait_until(lambda: len(results) >= 17)
-        assert [result.frame.meta.index for result in results] == list(range(len(results))) and not player.ended
+            wait_until(lambda number=number: len(results) > number)
+        # A picture that the next one overtook may be missing; ten minutes of them may not.
+        shown = [result.frame.meta.index for result in results]
+        assert shown[:11] == list(range(11)) and np.diff(shown).min() == 1 and np.diff(shown).max() <= 2
+        assert not player.ended
 
 
 def test_an_export_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_box: Any) -> None:
@@ -137,7 +144,7 @@ def test_a_loss_that_the_sleep_made_is_tried_again_at_once(wait_until: Callable[
         return Once(open_source(spec, clock=clock, epoch=epoch), lost=len(tries) == 1)
 
     events: list[Any] = []
-    with Pipeline(one_box(), clock=clock, opener=opener, on_event=events.append) as player:
+    with Pipeline(one_box(), clock=clock, opener=opener, config=PATIENT, on_event=events.append) as player:
         player.open(LIVE)
         wait_until(lambda: len(tries) == 1 and "capture" in clock.sleepers())
         clock.advance(TEN_MINUTES_NS)

@@ -74,7 +74,8 @@ def test_slow_painter_delays_no_one_else(qtbot, make_window, session, monkeypatc
     passed = session.latest().number - first
     meters = session.meters()
     assert window.bridge.most_pending == 1
-    assert passed >= 4 * 60 * SLOW_PAINT_S * 0.5, "a slow screen must not slow the source; half the rate leaves room"
+    # A source that waited for the screen would pass one frame a paint; how many 60 Hz gives is up to the machine.
+    assert passed >= 4 * len(painted), "a slow screen must not slow the source"
     assert grown < MOST_GROWTH_BYTES
     assert meters.dropped_before_paint > 0
     assert meters.published - meters.painted >= meters.dropped_before_paint

@@ -216,11 +216,12 @@ def test_silence_while_opening_is_a_sentence_in_time(short_deadlines) -> None:
             assert "cret" not in str(caught.value) and "user:***@127.0.0.1" in str(caught.value)
 
 
-def test_silence_in_the_middle_is_a_loss_in_time(server, short_deadlines) -> None:
+def test_silence_in_the_middle_is_a_loss_in_time(server, monkeypatch) -> None:
+    monkeypatch.setattr(camera, "READ_DEADLINE_S", 2.0)  # to open it takes a busy machine longer than half a second
     server.answer = server.then_silent(live_ts(4))
     source = open_source(parse_source(server.url()))
     began = time.monotonic()
-    with pytest.raises(SourceLost, match=r"sent no picture for 0\.5 s|broke off"):
+    with pytest.raises(SourceLost, match=r"sent no picture for 2 s|broke off"):
         for _ in range(1000):
             source.read()
     assert time.monotonic() - began < 8

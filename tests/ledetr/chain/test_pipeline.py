@@ -686,7 +686,8 @@ def test_stop_from_everywhere(scene, situation, command) -> None:
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_open_another_from_everywhere(scene, situation) -> None:
+def test_open_another_from_everywhere(scene, situation, monkeypatch) -> None:
+    monkeypatch.setattr("ledetr.chain.pipeline.STOP_LIMIT_S", 1.5)  # so that a wait is told from a busy machine
     getattr(scene, situation)()
     p = scene.p
     scene.open_hangs_at = None
@@ -694,7 +695,7 @@ def test_open_another_from_everywhere(scene, situation) -> None:
     before = len(p.results)
     began = time.monotonic()
     p.pipeline.open(SPEC)
-    assert time.monotonic() - began < 0.25  # it never waits; the rest is for a machine that does other things too
+    assert time.monotonic() - began < 1.0  # it never waits
     scene.until(lambda: p.pipeline.ended and p.pipeline.state is State.PAUSED)
     scene.until(lambda: len(p.results) > before and p.numbers()[-1] == 3)
     assert p.pipeline.error is None
