@@ -140,14 +140,15 @@ def load_zones(path: Path) -> ZonePlan:
     if len(data) > _MOST_BYTES:
         raise UsageError(f"{path} is larger than {_MOST_BYTES >> 20} MiB, so it is no file of zones.")
     try:
-        return _plan_of(json.loads(data.decode("utf-8-sig")))
+        return plan_of(json.loads(data.decode("utf-8-sig")))
     except RecursionError as error:
         raise UsageError(f"{path} is no file of zones: it nests too deep.") from error
     except ValueError as error:  # also what json and the decoder raise
         raise UsageError(f"{path} is no file of zones: {error}.") from error
 
 
-def _plan_of(document: Any) -> ZonePlan:
+def plan_of(document: Any) -> ZonePlan:
+    """What to_json gave, checked. Raises ValueError, in words, for whatever may be wrong with it."""
     _known_keys(document, "the document", {"schema_version", "units", "anchor", "zones", "lines"})
     version = document.get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION or isinstance(version, bool):

@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from ledetr.chain.overlay import RANDOM_WEIGHTS, Mark, Pen, marks_of, notice_mark
+from ledetr.chain.overlay import RANDOM_WEIGHTS, Mark, PathMark, Pen, marks_of, notice_mark
 from ledetr.chain.pipeline import Result
+from ledetr.chain.trails import Way, zone_marks
 from ledetr.detections import Detections
+from ledetr_app.drawing import shapes_of
 from ledetr_app.selection import Selection, follow, select
 from ledetr_app.store import Store
+from ledetr_app.tracks import Tracks
 from ledetr_app.viewport import View
 
 CONF_RANGE = (0.05, 0.95)
@@ -20,8 +23,9 @@ LINE_WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0)
 class Display:
     """Choices that cost no inference: the boxes are there already."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, tracks: Tracks) -> None:
         self._store = store
+        self._tracks = tracks
         self._selection: Selection | None = None
 
     def set_conf(self, conf: float) -> None:
@@ -42,9 +46,20 @@ class Display:
         """One threshold for all classes."""
         self._store.change(class_conf={})
 
-    def show(self, *, boxes: bool | None = None, labels: bool | None = None, scores: bool | None = None) -> None:
+    def show(
+        self,
+        *,
+        boxes: bool | None = None,
+        labels: bool | None = None,
+        scores: bool | None = None,
+        ids: bool | None = None,
+        trails: bool | None = None,
+        by_track: bool | None = None,
+    ) -> None:
         """Switch parts of the overlay; None leaves a part as it is."""
-        changes = {"boxes": boxes, "labels": labels, "scores": scores}
+        changes = {
+            "boxes": boxes, "labels": labels, "scores": scores, "ids": ids, "trails": trails, "by_track": by_track
+        }  # fmt: skip
         self._store.change(**{name: value for name, value in changes.items() if value is not None})
 
     def set_line_weight(self, weight: float) -> None:
@@ -100,19 +115,49 @@ class Display:
         gets lines and letters for the large one. fitted_hw: the size that these are right for, where it is another.
         """
         state, meta = self._store.state, result.frame.meta
-        if not state.boxes:
-            return []
         height, width = size_hw or (meta.height, meta.width)
+        pen = Pen.of(fitted_hw or (height, width), weight=state.line_weight)
+        marks = self._zone_marks(result, (height, width), pen)
+        if not state.boxes:
+            return marks
         seen = self.seen(result)
         scale_xy = np.array([width / meta.width, height / meta.height], np.float32)
-        return marks_of(
+        if state.tracking and state.trails:
+            marks += self._trail_marks(result, seen, scale_xy, pen)
+        return marks + marks_of(
             replace(seen, xyxy=seen.xyxy * np.tile(scale_xy, 2)),
             conf=0.0,
             labels=state.labels,
             scores=state.scores,
+            ids=state.ids,
+            by_track=state.by_track,
             size_hw=(height, width),
-            pen=Pen.of(fitted_hw or (height, width), weight=state.line_weight),
+            pen=pen,
         )
+
+    def _zone_marks(self, result: Result, size_hw: tuple[int, int], pen: Pen) -> list[Mark]:
+        plan = self._store.state.zones
+        if not shapes_of(plan):
+            return []
+        return zone_marks(plan, self._tracks.followed(result).counts_of(plan), size_hw, pen=pen, by_class=True)
+
+    def _trail_marks(self, result: Result, seen: Detections, scale_xy: np.ndarray, pen: Pen) -> list[Mark]:
+        """Of things whose box is seen, or was lost a moment ago."""
+        found = result.detections
+        unseen = {found.track_of(row) for row in range(len(found))} - {seen.track_of(row) for row in range(len(seen))}
+        scale_x, scale_y = (float(scale) for scale in scale_xy)
+        by_track = self._store.state.by_track
+        return [
+            PathMark(
+                tuple((x * scale_x, y * scale_y) for x, y in way.points_xy), way.colour(by_track=by_track), pen.line_px
+            )
+            for way in self._tracks.followed(result).ways
+            if way.track not in unseen and self._is_shown(way, found)
+        ]
+
+    def _is_shown(self, way: Way, found: Detections) -> bool:
+        shown = self._store.state.shown_classes
+        return shown is None or found.class_name(way.class_id) in shown
 
     def marks_to_keep(self, result: Result) -> list[Mark]:
         """The same for a file or the clipboard, where the picture itself must say that the weights are random."""

@@ -47,7 +47,8 @@ SPEEDS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0)
 class Player:
     """Commands to the pipeline, carried out by the thread `control`, and what it tells put into the state.
 
-    plays: what the user wants; pictures and stepping do not lead to the next of the queue.
+    plays: what the user wants; pictures and stepping do not lead to the next of the queue. source_key: what the open
+    source is called where something is kept for it; without passwords.
     before_change is called in that thread before another source opens or the open one closes; on_opened when a source
     was found good; on_over where one of them came to its end, good or bad.
     """
@@ -59,6 +60,7 @@ class Player:
         self._clock = clock
         self._seeks = Seeks(self._begin_seek)
         self._is_video = False
+        self.source_key = ""
         self.plays = True
         self.before_change: Callable[[], None] = nothing
         self.on_opened: Callable[[], None] = nothing
@@ -216,6 +218,7 @@ class Player:
             spec = parse_source(source)
             self._store.change(opening=spec.display_name, loss=None)
             self.before_change()
+            self.source_key = _memorable(spec, source) or spec.display_name
             self._pipeline.open(spec)
         except LeDetrError as error:
             self._store.change(opening="", problem=problem_of(error))

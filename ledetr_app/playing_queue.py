@@ -28,8 +28,14 @@ class PlayingQueue:
         if len(paths) == 1:
             self.open_source(paths[0])
         elif paths:
-            self._store.change(queue=Playlist.of(paths), queue_panel=True)
+            self._store.change(queue=Playlist.of(paths))
+            self.set_panel(True)
             self.play_queued(0)
+
+    def set_panel(self, shown: bool) -> None:
+        """Unfold or fold the list of the queue; the results and the zones make room."""
+        folded = {"results_panel": False, "zones_panel": False} if shown else {}
+        self._store.change(queue_panel=shown, **folded)
 
     def play_queued(self, row: int) -> None:
         """Play this one of the queue now."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ledetr.zones import ZonePlan, plan_of
 from ledetr_app.model_loader import ModelWish
 from ledetr_app.settings import LoadedSettings, Settings, load_settings, save_settings
 from ledetr_app.state import Problem, SessionState
@@ -38,11 +39,20 @@ class Remembered:
             boxes=settings.boxes,
             labels=settings.labels,
             scores=settings.scores,
+            tracking=settings.tracking,
+            track_buffer_s=settings.track_buffer_s,
+            ids=settings.ids,
+            trails=settings.trails,
+            by_track=settings.by_track,
             side_panel=settings.side_panel,
             theme=settings.theme,
             recents=settings.recents,
             problem=self._problem(),
         )
+
+    def zones(self) -> dict[str, ZonePlan]:
+        """By source, what was drawn in earlier runs."""
+        return {source: plan_of(document) for source, document in self.settings.zones.items()}
 
     def remember(self, **changes: Any) -> None:
         """Keep fields of Settings that are not in the state, e.g. the geometry of the window."""
@@ -69,6 +79,11 @@ class Remembered:
                 boxes=state.boxes,
                 labels=state.labels,
                 scores=state.scores,
+                tracking=state.tracking,
+                track_buffer_s=state.track_buffer_s,
+                ids=state.ids,
+                trails=state.trails,
+                by_track=state.by_track,
                 side_panel=state.side_panel,
                 theme=state.theme,
                 recents=state.recents,

@@ -1,8 +1,8 @@
 """What is open, chosen and running, and the commands that change it. Plain objects, no Qt.
 
 Commands return at once and may be called from the GUI thread: what takes time is done by the threads below, and the
-outcome is a new `state`. Threads: "session" (opens, stops, records), "files" (snapshots, settings, the list of
-weights), "model loader" (short-lived), and those of the pipeline.
+outcome is a new `state`. Threads: "session" (opens, stops, records), "files" (snapshots, lists, settings), "tables"
+(rows of results), "model loader" (short-lived), and those of the pipeline.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ledetr.backends import device_names
 from ledetr.chain.camera import list_cameras
 from ledetr.chain.clock import Clock, MonotonicClock
 from ledetr.chain.meters import MeterSnapshot
-from ledetr.chain.pipeline import Event, Pipeline, RecordingEnded, Result
+from ledetr.chain.pipeline import Event, Opened, Pipeline, RecordingEnded, Result
 from ledetr.detections import Detections
 from ledetr.weights_file import find_weights
 from ledetr_app.display import Display
@@ -24,10 +24,13 @@ from ledetr_app.model_loader import LoadDetector
 from ledetr_app.player import Player
 from ledetr_app.playing_queue import PlayingQueue
 from ledetr_app.remembered import Remembered
+from ledetr_app.results import Results
 from ledetr_app.settings import Settings
 from ledetr_app.state import SessionState
 from ledetr_app.store import Store, nothing
+from ledetr_app.tracks import Tracks
 from ledetr_app.worker import Worker
+from ledetr_app.zone_book import ZoneBook, plans_to_json
 
 STOP_LIMIT_S = 5.0
 
@@ -60,11 +63,15 @@ class Session:
         self.pipeline = Pipeline(None, clock=self.clock, on_result=self._on_result, on_event=self._on_event)
         self._control = control = Worker("session", store.report)
         self._files = files = Worker("files", store.report)
+        self._tables = tables = Worker("tables", store.report)
         self._closed = False
 
         self.player = Player(store, self.pipeline, control, self.clock)
         self.queue = PlayingQueue(store, self.player)
-        self.display = Display(store)
+        self.tracks = Tracks(store, self.pipeline, control)
+        self.display = Display(store, self.tracks)
+        self.results = Results(store, self.player, work=tables, files=files, folder=videos)
+        self.zones = ZoneBook(store, files, self.remembered.zones())
         self.keeping = Keeping(
             store, self.pipeline, self.display, control=control, files=files, pictures=pictures, videos=videos
         )
@@ -79,6 +86,8 @@ class Session:
         )
         self.player.before_change = self.keeping.stop_recording
         self.player.on_opened = self.models.on_loaded = self._save_settings_soon
+        self.zones.on_kept = self._keep_zones
+        self.zones.switch_tracking = self.tracks.set_tracking
         self._name_commands()
 
     def _name_commands(self) -> None:
@@ -87,6 +96,7 @@ class Session:
         self.open_source, self.open_files = queue.open_source, queue.open_files
         self.play_queued, self.play_neighbour = queue.play_queued, queue.play_neighbour
         self.remove_queued, self.clear_queue = queue.remove_queued, queue.clear_queue
+        self.set_queue_panel = queue.set_panel
         self.play, self.pause, self.toggle_play, self.stop = player.play, player.pause, player.toggle_play, player.stop
         self.seek, self.seek_by, self.step = player.seek, player.seek_by, player.step
         self.set_in, self.set_out, self.set_point_here = player.set_in, player.set_out, player.set_point_here
@@ -124,10 +134,6 @@ class Session:
     def set_side_panel(self, shown: bool) -> None:
         """Unfold or fold the class list."""
         self.store.change(side_panel=shown)
-
-    def set_queue_panel(self, shown: bool) -> None:
-        """Unfold or fold the list of the queue."""
-        self.store.change(queue_panel=shown)
 
     def set_stats(self, shown: bool) -> None:
         """The numbers of the meters over the picture, or not."""
@@ -195,6 +201,7 @@ class Session:
         self.pipeline.close()
         self.models.close_detector()
         self._save_settings_soon()
+        left += [] if self._tables.close(STOP_LIMIT_S) else ["tables"]
         left += [] if self._files.close(STOP_LIMIT_S) else ["files"]
         return left
 
@@ -206,12 +213,24 @@ class Session:
     def _save_settings_soon(self) -> None:
         self.remembered.save_soon(self.store, self._files)
 
+    def _keep_zones(self) -> None:
+        self.remembered.remember(zones=plans_to_json(self.zones.kept))
+        self._save_settings_soon()
+
     def _on_result(self) -> None:
+        latest = self.pipeline.latest()
+        if latest is not None:
+            self.tracks.follow(latest)
+            self.results.follow(latest)
         self.player.follow_result()
         self.on_result()
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, RecordingEnded):
             self.keeping.follow_end(event)
+        if isinstance(event, Opened):
+            self.tracks.begin()
+            self.results.begin(live=event.info.live)
+            self.zones.follow_source(self.player.source_key)
         self.player.follow_event(event)
         self.on_result()

@@ -12,11 +12,13 @@ from platformdirs import user_config_path
 
 from ledetr.errors import OutputError
 from ledetr.files import whole_file
+from ledetr.zones import plan_of
 
 SCHEMA_VERSION = 1
 THEMES = ("system", "light", "dark")
 MAX_RECENTS = 15
 MAX_CLASSES = 100_000
+MAX_ZONED_SOURCES = 50
 MAX_FILE_BYTES = 1 << 20
 
 
@@ -27,6 +29,7 @@ class Settings:
     conf: score threshold 0.05..0.95; None = the model's own. class_names: shown classes; None = all.
     class_conf: thresholds of single classes. line_weight: 0.5..3 times the usual. theme: "system",
     "light" or "dark". geometry: x, y, width, height of the window in logical pixels. recents: newest first.
+    zones: by path or address of the source, as ZonePlan.to_json gives them, newest last.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -40,6 +43,12 @@ class Settings:
     boxes: bool = True
     labels: bool = True
     scores: bool = True
+    tracking: bool = False
+    track_buffer_s: float = 2.0
+    ids: bool = True
+    trails: bool = True
+    by_track: bool = False
+    zones: dict[str, Any] = field(default_factory=dict)
     line_weight: float = 1.0
     side_panel: bool = False
     theme: str = "system"
@@ -169,6 +178,18 @@ def _line_weight(value: Any) -> float:
     return float(value)
 
 
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 60:
+        raise ValueError
+    return float(value)
+
+
+def _zones(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or len(value) > MAX_ZONED_SOURCES:
+        raise TypeError
+    return {_text(source): plan_of(document).to_json() for source, document in value.items()}
+
+
 def _layers(value: Any) -> int | None:
     if value is not None and (type(value) is not int or not 1 <= value <= 100):
         raise ValueError
@@ -195,6 +216,12 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "boxes": _boolean,
     "labels": _boolean,
     "scores": _boolean,
+    "tracking": _boolean,
+    "track_buffer_s": _seconds,
+    "ids": _boolean,
+    "trails": _boolean,
+    "by_track": _boolean,
+    "zones": _zones,
     "line_weight": _line_weight,
     "side_panel": _boolean,
     "theme": _theme,

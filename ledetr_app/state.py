@@ -8,7 +8,9 @@ from pathlib import Path
 
 from ledetr.chain.pipeline import FrameDetector, State
 from ledetr.chain.sources import SourceInfo
+from ledetr.zones import ZonePlan
 from ledetr_app.class_filter import ClassFilter
+from ledetr_app.drawing import Drawing
 from ledetr_app.model_loader import ModelWish
 from ledetr_app.playlist import Playlist
 from ledetr_app.viewport import View
@@ -93,6 +95,11 @@ class SessionState:
     recording: the file being written.
     cameras: what opens each, and its name; None = not looked for yet.
     queue: files that are played in turn. queue_panel: its list is shown where there is one.
+    tracking: things have ids; track_buffer_s: so long one may be hidden. ids, trails: whether they are drawn.
+    by_track: each track has its colour, instead of each class.
+    zones: of the open source, in parts of the picture. drawing: what is being drawn of them.
+    results_panel, zones_panel: what stands beside the picture; of these and the queue one at a time.
+    results_by_track: the table has a row for each track, instead of each box.
     """
 
     phase: State = State.IDLE
@@ -128,6 +135,16 @@ class SessionState:
     queue: Playlist = field(default_factory=Playlist)
     queue_panel: bool = True
     stats: bool = False
+    tracking: bool = False
+    track_buffer_s: float = 2.0
+    ids: bool = True
+    trails: bool = True
+    by_track: bool = False
+    zones: ZonePlan = field(default_factory=ZonePlan)
+    drawing: Drawing = field(default_factory=Drawing)
+    results_panel: bool = False
+    results_by_track: bool = False
+    zones_panel: bool = False
     problem: Problem | None = None
     toast: Toast | None = None
 

@@ -178,10 +178,12 @@ class Style:
         )  # fmt: skip
 
 
-def tile_at(text: str, at_xy: tuple[float, float], colour_rgb: Rgb, size_hw: tuple[int, int]) -> LabelMark | None:
+def tile_at(
+    text: str, at_xy: tuple[float, float], colour_rgb: Rgb, size_hw: tuple[int, int], pen: Pen | None = None
+) -> LabelMark | None:
     """Words on a tile with its upper left corner here, moved into the picture; None where it is too small for any."""
     place = round(at_xy[0]), round(at_xy[1])
-    return _label(text, place, colour_rgb, _text_on(colour_rgb), size_hw, font_px(size_hw))
+    return _label(text, place, colour_rgb, _text_on(colour_rgb), size_hw, (pen or Pen.of(size_hw)).font_px)
 
 
 def notice_mark(text: str, size_hw: tuple[int, int]) -> LabelMark | None:

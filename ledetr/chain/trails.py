@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from ledetr.chain.overlay import Mark, PathMark, Rgb, Style, class_colour, line_px, tile_at, track_colour
+from ledetr.chain.overlay import Mark, PathMark, Pen, Rgb, Style, class_colour, tile_at, track_colour
 from ledetr.detections import Detections
 from ledetr.tracking import Tracking
 from ledetr.zones import Line, ShapeCount, Zone, ZoneCounter, ZonePlan, anchors_of
 
 TRAIL_S = 2.0
 _ZONE_RGB: Rgb = (255, 255, 255)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where a tracked thing was, oldest first, in pixels of the source picture."""
+
+    track: int
+    class_id: int
+    points_xy: tuple[tuple[float, float], ...]
+
+    def colour(self, *, by_track: bool) -> Rgb:
+        """That of its box."""
+        return track_colour(self.track) if by_track else class_colour(self.class_id)
 
 
 class Trails:
@@ -41,37 +56,56 @@ class Trails:
                 del self._points[track]
         self._class_id = {track: self._class_id[track] for track in self._points}
 
-    def marks(self, size_hw: tuple[int, int], *, by_track: bool = True) -> list[Mark]:
-        """One line for each thing of the last frame and of the seconds before it, in the colour of its box."""
-        return [
-            PathMark(
-                tuple((x, y) for _, x, y in points),
-                track_colour(track) if by_track else class_colour(self._class_id[track]),
-                line_px(size_hw),
-            )
+    def ways(self) -> tuple[Way, ...]:
+        """One for each thing that was seen twice or more in the last length_s seconds."""
+        return tuple(
+            Way(track, self._class_id[track], tuple((x, y) for _, x, y in points))
             for track, points in self._points.items()
             if len(points) > 1
-        ]
+        )
+
+    def marks(self, size_hw: tuple[int, int], *, by_track: bool = True) -> list[Mark]:
+        """One line for each thing of the last frame and of the seconds before it, in the colour of its box."""
+        width = Pen.of(size_hw).line_px
+        return [PathMark(way.points_xy, way.colour(by_track=by_track), width) for way in self.ways()]
 
 
-def zone_marks(plan: ZonePlan, counts: tuple[ShapeCount, ...], size_hw: tuple[int, int]) -> list[Mark]:
-    """The rims of zones, the lines, and beside each its name and counts. counts: of the plan's shapes, in order."""
+def zone_marks(
+    plan: ZonePlan,
+    counts: tuple[ShapeCount, ...],
+    size_hw: tuple[int, int],
+    *,
+    pen: Pen | None = None,
+    by_class: bool = False,
+) -> list[Mark]:
+    """The rims of zones, the lines, and beside each its name and counts. counts: of the plan's shapes, in order.
+
+    pen: by default right for size_hw. by_class: also how many of each class, where there are several.
+    """
+    pen = pen or Pen.of(size_hw)
     in_pixels = plan.in_pixels(size_hw)
     shapes: tuple[Zone | Line, ...] = (*in_pixels.zones, *in_pixels.lines)
     paths: list[Mark] = []
     tiles: list[Mark] = []
     for shape, count in zip(shapes, counts, strict=True):
         points = shape.points if isinstance(shape, Zone) else (shape.start, shape.end)
-        paths.append(PathMark(points, _ZONE_RGB, line_px(size_hw), closed=isinstance(shape, Zone)))
-        tile = tile_at(_words(count), min(points, key=lambda point: point[1]), _ZONE_RGB, size_hw)
+        paths.append(PathMark(points, _ZONE_RGB, pen.line_px, closed=isinstance(shape, Zone)))
+        words = _words(count, by_class=by_class)
+        tile = tile_at(words, min(points, key=lambda point: point[1]), _ZONE_RGB, size_hw, pen)
         tiles += [] if tile is None else [tile]
     return [*paths, *tiles]
 
 
-def _words(count: ShapeCount) -> str:
-    crossed = f"in {sum(count.entered.values())} out {sum(count.left.values())}"
-    now = f"now {sum(count.now.values())} " if count.kind == "zone" else ""
+def _words(count: ShapeCount, *, by_class: bool) -> str:
+    crossed = f"in {_number(count.entered, by_class)} out {_number(count.left, by_class)}"
+    now = f"now {_number(count.now, by_class)} " if count.kind == "zone" else ""
     return f"{count.name}: {now}{crossed}"
+
+
+def _number(counts: Mapping[str, int], by_class: bool) -> str:
+    """3, or 3 (car 1, person 2)."""
+    there = [f"{name} {count}" for name, count in sorted(counts.items()) if count]
+    return str(sum(counts.values())) + (f" ({', '.join(there)})" if by_class and len(there) > 1 else "")
 
 
 class TrackView:
