@@ -12,6 +12,7 @@ from pathlib import Path
 import ledetr
 from ledetr.errors import LeDetrError
 from ledetr_app import desktop_entry
+from ledetr_app.export_queue import exports_folder
 from ledetr_app.handed import Handed
 from ledetr_app.session import Session
 from ledetr_app.settings import THEMES, settings_path
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         random_weights=options.random_weights,
         pictures=options.output,
         videos=options.output,
+        exports=None if options.safe else exports_folder(),
     )
     if options.theme is not None:
         session.set_theme(options.theme)

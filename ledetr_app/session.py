@@ -18,6 +18,7 @@ from ledetr.chain.pipeline import Event, Opened, Pipeline, RecordingEnded, Resul
 from ledetr.detections import Detections
 from ledetr.weights_file import find_weights
 from ledetr_app.display import Display
+from ledetr_app.exporting import Exporting
 from ledetr_app.keeping import Keeping
 from ledetr_app.model_choice import ModelChoice
 from ledetr_app.model_loader import LoadDetector
@@ -40,6 +41,7 @@ class Session:
 
     settings_file: None = nothing is remembered (as with --safe). load_detector: how a choice of model becomes a
     detector. list_devices: what it can run on. pictures, videos: folders that snapshots and recordings go to.
+    exports: folder that keeps the queue of exports for the next start; None = nothing does.
     on_result and on_change are called from any thread when there is a newer result or state; they must return at once.
     """
 
@@ -53,6 +55,7 @@ class Session:
         find: Callable[[str], Path] = find_weights,
         pictures: Path | None = None,
         videos: Path | None = None,
+        exports: Path | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.clock = clock or MonotonicClock()
@@ -83,6 +86,9 @@ class Session:
             find=find,
             list_devices=list_devices,
             random_weights=random_weights,
+        )
+        self.exporting = Exporting(
+            store, self.models.load, source=lambda: self.player.source_key, folder=videos, kept_in=exports
         )
         self.player.before_change = self.keeping.stop_recording
         self.player.on_opened = self.models.on_loaded = self._save_settings_soon
@@ -196,6 +202,7 @@ class Session:
         self._closed = True
         self.on_result = self.on_change = nothing
         left = [] if self.models.close_loader(STOP_LIMIT_S) else ["model loader"]
+        left += [] if self.exporting.close(STOP_LIMIT_S) else ["exports"]
         self._control.submit(self.keeping.stop_recording)
         left += [] if self._control.close(STOP_LIMIT_S) else ["session"]
         self.pipeline.close()

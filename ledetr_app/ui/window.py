@@ -28,6 +28,7 @@ from ledetr_app.ui.errors import ErrorBar
 from ledetr_app.ui.panels.classes import ClassPanel
 from ledetr_app.ui.panels.display import DisplayPanel
 from ledetr_app.ui.panels.engine import EngineMenus
+from ledetr_app.ui.panels.exports import ExportsPanel
 from ledetr_app.ui.panels.model import ModelPanel
 from ledetr_app.ui.panels.queue import QueuePanel
 from ledetr_app.ui.panels.recording import RecordingPanel
@@ -194,6 +195,7 @@ class Window(QMainWindow):
                 "",
                 lambda: self._copy_picture(boxes=True),
             ),
+            Command("exports", self.tr("Exports"), ("Ctrl+E",), "", self._toggle_exports),
             Command("quit", self.tr("Quit"), ("Ctrl+Q",), "", self.close),
         ]:
             self.actions_by_name.add(command, self.theme, self)
@@ -214,6 +216,7 @@ class Window(QMainWindow):
         self.empty = EmptyState(session, theme, [actions[name] for name in starts], self.view)
         self.classes = ClassPanel(session)
         self.queue = QueuePanel(session)
+        self.exports = ExportsPanel(session, session.exporting, theme)
         self.timeline = TimelinePanel(session, theme, actions)
         self.stats = StatsPanel(session)
         self.toast = ToastBox(session, self.view)
@@ -236,6 +239,7 @@ class Window(QMainWindow):
             self.empty,
             self.classes,
             self.queue,
+            self.exports,
             self.timeline,
             self.stats,
             self.stats_overlay,
@@ -267,6 +271,11 @@ class Window(QMainWindow):
         panels.addWidget(self.classes, 3)
         panels.addWidget(self.queue, 2)
         middle.addWidget(side)
+        beside = QWidget()  # fullscreen hides it, whatever stands in it
+        column_of_exports = QVBoxLayout(beside)
+        column_of_exports.setContentsMargins(0, 0, 0, 0)
+        column_of_exports.addWidget(self.exports)
+        middle.addWidget(beside)
         central = QWidget()
         column = QVBoxLayout(central)
         column.setContentsMargins(0, 0, 0, 0)
@@ -277,14 +286,14 @@ class Window(QMainWindow):
         column.addWidget(self.timeline)
         self.setCentralWidget(central)
         self.setStatusBar(self.stats)
-        self._chrome = (bar, side, self.timeline, self.stats)
+        self._chrome = (bar, side, beside, self.timeline, self.stats)
         self._was_maximized = False
 
     def _make_menus(self) -> None:
         bar, a = self.menuBar(), self.actions_by_name
         contents: list[tuple[str, list[str | None]]] = [
             (self.tr("&File"), ["open_file", "open_folder", "open_address", None, "snapshot", "snapshot_clean",
-                                "copy", "copy_boxes", "record", None, "quit"]),
+                                "copy", "copy_boxes", "record", None, "exports", None, "quit"]),
             (self.tr("&Play"), ["play", "stop", None, "step_on", "step_back", None, "on_5", "back_5", "on_1", "back_1",
                                 "on_60", "back_60", "to_start", "to_end", None,
                                 "next_file", "previous_file", None, "point_in", "point_out", "clear_points",
@@ -334,6 +343,7 @@ class Window(QMainWindow):
             self.timeline.show_position()
             self.classes.show_counts()
             self.stats.show_selection()
+            self.exports.refresh()
             return
         self.refresh()
 
@@ -341,6 +351,10 @@ class Window(QMainWindow):
         image = self.view.full_size_image(boxes=boxes)
         if image is not None:
             QGuiApplication.clipboard().setImage(image)
+
+    def _toggle_exports(self) -> None:
+        exporting = self.session.exporting
+        exporting.set_shown(not exporting.form.shown)
 
     def _ask_for_file(self) -> None:
         self._ask(QFileDialog.FileMode.ExistingFiles, self.tr("Open videos or pictures"))

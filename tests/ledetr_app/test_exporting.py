@@ -1,0 +1,88 @@
+"""Jobs made of the form and of what the window shows."""
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from ledetr.chain.sources import SourceInfo
+from ledetr_app.exporting import Exporting
+from ledetr_app.model_loader import ModelWish
+from ledetr_app.state import SessionState
+from ledetr_app.store import Store
+
+FILM = SourceInfo("film", "film.mp4", False, 320, 240, Fraction(25), 60, 2.4, Fraction(1, 12800), start_s=0.5)
+
+
+@pytest.fixture
+def store():
+    return Store(SessionState(source=FILM, own_conf=0.4, shown_classes=frozenset({"dog", "car"}), scores=False))
+
+
+@pytest.fixture
+def exporting(store, loader, tmp_path):
+    made = Exporting(store, loader, source=lambda: "/films/film.mp4", folder=tmp_path)
+    made.queue.set_paused(True)
+    yield made
+    assert made.close(10)
+
+
+def test_the_shown_file_with_the_choices_in_force(exporting, tmp_path):
+    exporting.add_shown()
+    (row,) = exporting.queue.state.rows
+    job = row.job
+    assert (job.source, job.model, job.conf) == ("/films/film.mp4", ModelWish("n"), 0.4)
+    assert (job.class_names, job.labels, job.scores) == (("car", "dog"), True, False)
+    assert (job.outputs, job.folder) == (("video", "csv"), str(tmp_path))
+    assert (job.start_s, job.end_s) == (0.0, None)
+    assert exporting.form.shown
+
+
+@pytest.mark.parametrize(
+    ("in_s", "out_s", "pictures"),
+    [(None, 0.58, range(3)), (1.5, None, range(25, 60)), (0.9, 0.98, range(10, 13)), (1.5, 1.5, range(25, 26))],
+)
+def test_in_and_out_points_are_handed_over(exporting, store, in_s, out_s, pictures):
+    store.change(in_s=in_s, out_s=out_s)
+    exporting.add_shown()
+    job = exporting.queue.state.rows[0].job
+    inside = [i for i in range(60) if job.start_s - 1e-9 <= i / 25 < (99 if job.end_s is None else job.end_s)]
+    assert inside == list(pictures), "both points are pictures of the part"
+
+
+def test_outputs_and_folder(exporting, tmp_path):
+    exporting.set_output("csv", False)
+    exporting.set_output("coco", True)
+    exporting.set_output("json", True)
+    exporting.set_folder(str(tmp_path / "else"))
+    assert exporting.form.outputs == ("video", "json", "coco")
+    exporting.add_files(["a.mp4", "b.png"])
+    assert [(row.job.source, row.job.outputs, Path(row.job.folder).name) for row in exporting.queue.state.rows] == [
+        ("a.mp4", ("video", "json", "coco"), "else"),
+        ("b.png", ("video", "json", "coco"), "else"),
+    ]
+
+
+def test_nothing_open_or_nothing_wanted_is_a_sentence(exporting, store):
+    for name in ("video", "csv"):
+        exporting.set_output(name, False)
+    assert not exporting.can_add
+    exporting.add_shown()
+    assert "tick at least one" in store.state.problem.sentence
+    exporting.set_output("csv", True)
+    assert exporting.can_add
+    for source in (None, replace(FILM, live=True)):
+        store.change(source=source, problem=None)
+        assert not exporting.can_add
+        exporting.add_shown()
+        assert "no file to export" in store.state.problem.sentence
+    assert exporting.queue.state.rows == ()
+
+
+def test_changes_wake_the_window(exporting, store):
+    woken = []
+    store.on_change = lambda: woken.append(1)
+    exporting.set_shown(True)
+    exporting.set_shown(True)
+    assert len(woken) == 1
