@@ -33,6 +33,8 @@ LATE_IMPORTS = {
     "ledetr/cli/main.py": "--help is instant",
     "ledetr/cli/peers.py": "transformers is an extra",
     "ledetr/cli/doctor.py": "a broken package becomes a line of the report",
+    "ledetr/chain/spread_ray.py": "ray is an extra",
+    "ledetr/export/quantise.py": "nncf is an extra",
     "ledetr/detections.py": "supervision is an extra",
     "ledetr/tracking.py": "scipy is loaded when tracking is switched on",
     "ledetr/model/neighborhood.py": "natten is an extra",

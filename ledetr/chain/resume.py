@@ -213,7 +213,11 @@ def identity_of(src: Path) -> dict[str, Any]:
 
 def still_runs(pid: int, began_s: float) -> bool:
     """Whether another process with this number and this beginning, as psutil tells it, is there."""
+    if pid in (0, os.getpid()):
+        return False
     try:
-        return pid not in (0, os.getpid()) and bool(abs(psutil.Process(pid).create_time() - began_s) < 1)
+        process = psutil.Process(pid)
+        # One that ended and that its parent has not looked after yet runs no more.
+        return process.status() != psutil.STATUS_ZOMBIE and bool(abs(process.create_time() - began_s) < 1)
     except psutil.NoSuchProcess:
         return False

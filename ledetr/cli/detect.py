@@ -1,20 +1,21 @@
 """`ledetr detect`: pictures, videos and live sources, given back with boxes, and lists of what was found."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ledetr.chain.images_out import ImagesReport
-from ledetr.chain.video import VideoProgress, VideoReport
-from ledetr.cli.detect_jobs import Job, Outcome, Report, Wish, class_names_of, cut_of, planned_jobs, tracking_of
+from ledetr.chain.video import VideoProgress
+from ledetr.cli.detect_jobs import Outcome, Wish, class_names_of, cut_of, planned_jobs, tracking_of
+from ledetr.cli.detect_report import document_of, print_summary
+from ledetr.cli.detect_spread import ModelWish, detect_spread
 from ledetr.cli.interruption import stop_on_ctrl_c
 from ledetr.cli.one_document import one_document
 from ledetr.cli.progress import Show, shown_progress
 from ledetr.detector import Detector
-from ledetr.zones import ShapeCount, load_zones
+from ledetr.zones import load_zones
 
 
 def detect(
@@ -88,6 +89,18 @@ def detect(
     ] = None,
     retries: Annotated[int, typer.Option(min=0, help="How often a lost live source is tried again.")] = 10,
     random_weights: Annotated[bool, typer.Option("--random-weights", help="Run a model that has no weights.")] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="A folder of videos: so many at a time, each in a process of its own."),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder of videos: on the machines of this Ray cluster, host:port or auto; --jobs says how many "
+            "at a time.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
 ) -> None:
@@ -112,103 +125,31 @@ def detect(
         zones=None if zones is None else load_zones(zones),
     )
     names = class_names_of(classes)
+    model_wish = ModelWish(model, backend, device, precision, imgsz, random_weights)
+    side_targets = {kind: path for kind, path in side_paths.items() if path is not None}
+    if jobs is not None or cluster is not None:
+        detect_spread(
+            sources, output, side_targets, wish, model_wish, names,
+            workers=jobs, cluster=cluster, json=json, quiet=quiet,
+        )  # fmt: skip
+        return
     with one_document(json) as document:
-        wanted_sides = {kind: path for kind, path in side_paths.items() if path is not None}
-        jobs = planned_jobs(sources, output, wanted_sides, wish)
+        planned = planned_jobs(sources, output, side_targets, wish)
         outcome = Outcome()
-        jobs = [job for job in jobs if outcome.survives(job, lambda job: job.check(wish), single=len(jobs) == 1)]
-        outcome.raise_if_all_failed(jobs)
-        with Detector.load(
-            model,
-            backend=backend,
-            device=device,
-            precision=precision,
-            imgsz=imgsz,
-            random_weights=random_weights,
-        ) as detector:
+        todo = [job for job in planned if outcome.survives(job, lambda job: job.check(wish), single=len(planned) == 1)]
+        outcome.raise_if_all_failed(todo)
+        with Detector.load(model, **model_wish.options) as detector:
             if names is not None:
                 wish = replace(wish, class_ids=detector.class_ids(names))
             with stop_on_ctrl_c() as stop:
-                for job in jobs:
+                for job in todo:
                     with shown_progress(job.spec.display_name, unit="pictures", quiet=quiet) as show:
                         outcome.run(job, detector, wish, _follow(show), stop, single=len(sources) == 1)
-            document.update(_document(detector, outcome))
+            document.update(document_of(detector, outcome))
             if not json:
-                _print_summary(detector, outcome)
+                print_summary(detector, outcome)
     outcome.raise_for_failures()
 
 
 def _follow(show: Show) -> Callable[[VideoProgress], None]:
     return lambda progress: show(progress.frames, progress.total, progress.seconds_left, fps=progress.fps)
-
-
-def _print_summary(detector: Detector, outcome: Outcome) -> None:
-    info = detector.info
-    height, width = info.input_hw
-    typer.echo(f"Model {detector.model_id} on {info.name}, {info.device}, {info.precision}, input {width}x{height}.")
-    if detector.random_weights:
-        typer.echo("RANDOM WEIGHTS: this model has learnt nothing, its boxes mean nothing.")
-    for job, report in outcome.done:
-        files = [report.path, *report.side_files.values()]
-        places = ", ".join(str(path) for path in files if path is not None)
-        found = ", ".join(f"{name} {count}" for name, count in list(report.boxes_by_class.items())[:5])
-        typer.echo(f"{job.spec.display_name} -> {places}")
-        typer.echo(f"  {report.frames} pictures, {report.boxes} boxes{f' ({found})' if found else ''}")
-        typer.echo(f"  {report.fps:.1f} fps end to end ({_stages(report)})")
-        typer.echo(f"  {report.wall_s:.1f} s in all, without loading the model")
-        if isinstance(report, VideoReport) and report.tracks:
-            typer.echo(f"  {report.tracks} tracks")
-        for shape in report.zones if isinstance(report, VideoReport) else ():
-            typer.echo(f"  {_zone_line(shape)}")
-        for note in report.notes if isinstance(report, VideoReport) else ():
-            typer.echo(f"  {note}")
-
-
-def _zone_line(shape: ShapeCount) -> str:
-    crossed = f"in {_by_class(shape.entered)}, out {_by_class(shape.left)}"
-    if shape.kind == "line":
-        return f"line {shape.name}: {crossed}"
-    stays = f"{shape.visits} visits of {shape.dwell_mean_s:.1f} s, at most {shape.dwell_max_s:.1f} s"
-    return f"zone {shape.name}: {crossed}; at the end {_by_class(shape.now)}; {stays}"
-
-
-def _by_class(counts: Mapping[str, int]) -> str:
-    return " + ".join(f"{count} {name}" for name, count in counts.items()) or "0"
-
-
-def _stages(report: Report) -> str:
-    if isinstance(report, ImagesReport) or not report.stage_ms:
-        return "read, detect, draw and write"
-    ms = ", ".join(f"{stage} {value:.1f} ms" for stage, value in report.stage_ms.items())
-    return f"per picture, overlapping: {ms}"
-
-
-def _document(detector: Detector, outcome: Outcome) -> dict[str, Any]:
-    info = detector.info
-    return {
-        "model": detector.model_id,
-        "random_weights": detector.random_weights,
-        "backend": {"name": info.name, "device": info.device, "precision": info.precision, "input_hw": info.input_hw},
-        "results": [_result(job, report) for job, report in outcome.done],
-        "failed": [{"source": name, "error": str(error)} for name, error in outcome.failed],
-    }
-
-
-def _result(job: Job, report: Report) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "source": job.spec.display_name,
-        "output": None if report.path is None else str(report.path),
-        "side_files": {kind: str(path) for kind, path in report.side_files.items()},
-        "frames": report.frames,
-        "boxes": report.boxes,
-        "boxes_by_class": dict(report.boxes_by_class),
-        "wall_s": round(report.wall_s, 3),
-        "fps_end_to_end": round(report.fps, 2),
-    }
-    if isinstance(report, VideoReport):
-        row["media_s"] = round(report.media_s, 6)
-        row["stage_ms"] = {stage: round(value, 3) for stage, value in report.stage_ms.items()}
-        row["notes"] = list(report.notes)
-        row["tracks"] = report.tracks
-        row["zones"] = [shape.to_json() for shape in report.zones]
-    return row

@@ -185,19 +185,20 @@ def planned_jobs(sources: Sequence[str], output: str | None, side_paths: dict[st
     if several and output is not None and Path(output).suffix and not Path(output).is_dir():
         raise UsageError(f"{output} names one file, and there are {len(specs)} sources; give a folder with -o.")
     if output is not None and into_folder:
-        _make_folder(Path(output))
+        make_folder(Path(output))
     jobs = []
     for spec in specs:
         target: Path | None = None
         if output is not None and (not into_folder or (isinstance(spec, FolderSpec | ListSpec) and not several)):
             target = Path(output)
         elif output is not None or not side_paths:
-            target = _default_target(spec, Path(output or "."), wish)
+            target = default_target(spec, Path(output or "."), wish)
         jobs.append(Job(spec, target, _side_targets(spec, side_paths, several)))
     return jobs
 
 
-def _default_target(spec: SourceSpec, folder: Path, wish: Wish) -> Path:
+def default_target(spec: SourceSpec, folder: Path, wish: Wish) -> Path:
+    """Where the result of a source goes in a folder, if nothing else was said."""
     stem = _stem(spec)
     if isinstance(spec, FolderSpec | ListSpec):
         return folder / f"{stem}_boxes"
@@ -237,7 +238,8 @@ def _stem(spec: SourceSpec) -> str:
     return "".join(kept).strip("_.")[:80] or "stream"
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder where it is missing. Raises OutputError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
