@@ -1,8 +1,10 @@
 """A video file, frame by frame, with the exact times that stand in it."""
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -45,6 +47,7 @@ class VideoFile:
         self._epoch = epoch
         self._seq = 0
         self._index: int | None = 0
+        self._since_jump: list[tuple[int | None, int | None]] | None = None  # decoding time and time of each packet
         try:
             self._stream = picture_stream(container, name)
             self._stream.thread_type = "AUTO"
@@ -138,6 +141,8 @@ class VideoFile:
     def _decode(self) -> Iterator[av.VideoFrame]:
         """Decoded frames in display order, each with a time."""
         for packet in self._container.demux(self._stream):
+            if self._since_jump is not None and packet.size:
+                self._since_jump.append((packet.dts, packet.pts))
             yield from self._decoder.decode_timed(packet)
 
     def seek(self, pts_s: float) -> None:
@@ -150,16 +155,37 @@ class VideoFile:
         self._epoch += 1
         self._seq = 0
         self._index = None if self._pending is None else self._index_of(self._pending)
+        self._since_jump = None
 
     def _index_of(self, decoded: av.VideoFrame) -> int | None:
         """The number of the frame in the file after a jump; None where only counting from the start could tell."""
         from_start = _pts(decoded) - self._start_pts
         if from_start <= 0:
             return 0
+        if (number := self._number_by_packets(_pts(decoded))) is not None:
+            return number
         if self._frame_ticks == 0:
             return None
         frames = from_start / self._frame_ticks
         return round(frames) if abs(frames - round(frames)) * self._frame_ticks <= self._rounding_ticks else None
+
+    def _number_by_packets(self, pts: int) -> int | None:
+        """Pictures before it: of all packets before the jump, and of those since then that are shown earlier."""
+        packets, ticks = self._since_jump, self._all_packet_ticks
+        if not packets or not ticks or any(dts is None or time is None for dts, time in packets):
+            return None
+        first = bisect_left(ticks, packets[0][0] or 0)
+        if first == len(ticks) or ticks[first] != packets[0][0]:
+            return None
+        return first + sum(time is not None and time < pts for _, time in packets)
+
+    @cached_property
+    def _all_packet_ticks(self) -> list[int]:
+        """When each packet is decoded, as the file's index says; empty where not every packet is in it, and shown."""
+        entries = list(self._stream.index_entries)
+        ticks = [entry.timestamp for entry in entries]
+        whole = len(ticks) == self._stream.frames and all(a < b for a, b in pairwise(ticks))
+        return ticks if whole and not any(entry.is_discard for entry in entries) else []
 
     @cached_property
     def _frame_ticks(self) -> Fraction:
@@ -200,6 +226,7 @@ class VideoFile:
         except av.error.FFmpegError as error:
             raise SourceError(f"Cannot seek in {self._name!r} ({_reason(error)}).") from None
         self._decoder.jumped()
+        self._since_jump = []
         self._frames = self._decode()
 
     def interrupt(self) -> None:

@@ -114,9 +114,19 @@ def test_a_constant_rate_tells_the_number_after_a_jump(make_video, time_base, pt
         assert source.read().meta.index == number
 
 
-@pytest.mark.parametrize("name", ["vfr.mp4", "no index.mkv"])
-def test_otherwise_the_number_is_not_known_after_a_jump(make_video, name) -> None:
-    source = open_source(parse_source(make_video(name, time_base=Fraction(1, 1000), pts=VFR)))
+@pytest.mark.parametrize("options", [{"bf": "0", "g": "4"}, {"bf": "3", "g": "8"}], ids=["no B-frames", "B-frames"])
+def test_a_variable_rate_tells_the_number_after_a_jump_where_each_packet_is_in_the_index(make_video, options) -> None:
+    path = make_video("vfr.mp4", time_base=Fraction(1, 1000), pts=VFR, options=options)
+    source, frames = open_source(parse_source(path)), []
+    while (frame := source.read()) is not None:
+        frames.append(frame.meta)
+    for meta in frames[::-3] + frames[::2]:
+        source.seek(meta.pts_s)
+        assert (after := source.read().meta).index == meta.index and after.pts == meta.pts
+
+
+def test_otherwise_the_number_is_not_known_after_a_jump(make_video) -> None:
+    source = open_source(parse_source(make_video("no index.mkv", time_base=Fraction(1, 1000), pts=VFR)))
     source.seek(0.14)
     assert source.read().meta.index is None
     source.seek(0)
