@@ -18,6 +18,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 from av.video.frame import PictureType
 
 from ledetr.chain.colour import output_colour, rgb_to_video_frame, tag_encoder
@@ -186,6 +187,7 @@ class VideoWriter:
         if self._is_matroska and self._chapters:
             self._output.set_chapters(self._chapters)
         self._video = self._add_encoder(rate or Fraction(30), crf, sample_aspect)
+        self._bare: dict[int, Any] = {}
         self._copies = {id(stream): self._add_copy(stream) for stream in copied}
 
     @property
@@ -222,6 +224,9 @@ class VideoWriter:
             ) from None
         stream.metadata.update(source.metadata)
         stream.disposition = source.disposition
+        if not self._is_matroska and source.codec_context.name == "aac" and not source.codec_context.extradata:
+            # MPEG-TS puts a header (ADTS) on each packet. MP4's muxer takes it off by itself, but not in fragments.
+            self._bare[id(source)] = BitStreamFilterContext("aac_adtstoasc", source)
         return stream
 
     def write(self, rgb: np.ndarray, pts: int, duration: int | None = None) -> None:
@@ -275,9 +280,11 @@ class VideoWriter:
             packet.pts += ticks
         if packet.dts is not None:
             packet.dts += ticks
-        packet.stream = stream
+        filtered = self._bare.get(id(packet.stream))
         with self._disk_errors():
-            self._output.mux(packet)
+            for one in [packet] if filtered is None else filtered.filter(packet):
+                one.stream = stream
+                self._output.mux(one)
 
     @property
     def seconds(self) -> float:
