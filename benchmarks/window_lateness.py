@@ -6,7 +6,8 @@
 
 The real window and the real chain, one phase after the other: a 1080p30 file plays, the model is switched N-M-L-X-N,
 the file is sought in, dead addresses are opened, the file plays on for --minutes, and the live test pattern is shown.
-Scales without weights are really built and run, with random weights. Printed: for each phase the lateness of the timer
+Scales that have no weights here get files of random ones in out/, which load, convert and run as trained ones do; what
+was switched to is printed. Printed: for each phase the lateness of the timer
 (bars: p99 20 ms, longest 100 ms), then memory, the most frame events that ever waited (bar: 1), and the age of live
 pictures on the screen. Exit code 1 where a bar is missed.
 
@@ -26,10 +27,11 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +40,13 @@ import numpy as np
 import openvino
 import psutil
 import PySide6
-import torch
-from PySide6.QtCore import QAbstractEventDispatcher, QEventLoop, QObject, Qt, QTimer
+from driven_window import DrivenWindow
+from PySide6.QtCore import QAbstractEventDispatcher, QObject, Qt, QTimer
 from PySide6.QtWidgets import QApplication
 
 import ledetr
-from ledetr_app.session import Session
-from ledetr_app.ui.theme import Theme
-from ledetr_app.ui.window import Window
+from ledetr.errors import LeDetrError
+from ledetr.weights_file import find_weights
 
 ROOT = Path(__file__).parents[1]
 PERIOD_MS = 50
@@ -53,7 +54,6 @@ P99_BAR_MS, LONGEST_BAR_MS, PENDING_BAR = 20.0, 100.0, 1
 SWITCHES = ("m", "l", "x", "n")
 # Nobody answers: the first refuses at once, the second (kept for documentation, RFC 5737) is silent.
 DEAD_ADDRESSES = ("rtsp://127.0.0.1:9/nothing", "http://192.0.2.1/nothing.mp4")
-LOAD_LIMIT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,33 +181,17 @@ class Culprits(threading.Thread):
         self.join()
 
 
-class Bench:
+class Bench(DrivenWindow):
     """The window, its timer, and the phases so far."""
 
-    def __init__(self, source: Path) -> None:
-        self.app = QApplication.instance() or QApplication(sys.argv[:1])
-        assert isinstance(self.app, QApplication)
+    def __init__(self, source: Path, random: set[str]) -> None:
+        super().__init__()
         self.source = source
-        self.session = Session(random_weights=True)
-        self.window = Window(self.session, Theme(self.app, "light"))
-        self.window.show()
+        self.random = random
         self.lateness = Lateness()
         self.bursts = Bursts()
         self.alone = Alone()
         self.phases: list[Phase] = []
-
-    def wait(self, condition: Callable[[], object], limit_s: float, *, must: bool = True) -> None:
-        """Let the window live until the condition holds; an error after limit_s, or nothing where it need not hold."""
-        loop, timer, end_s = QEventLoop(), QTimer(), time.perf_counter() + limit_s
-        timer.timeout.connect(lambda: loop.quit() if condition() or time.perf_counter() > end_s else None)
-        timer.start(20)
-        loop.exec()
-        if must and not condition():
-            raise SystemExit(f"it did not happen within {limit_s:.0f} s; the window says: {self.session.state.problem}")
-
-    def live(self, seconds: float) -> None:
-        """Let the window live."""
-        self.wait(lambda: False, seconds, must=False)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -223,8 +207,8 @@ class Bench:
 
     def begin(self) -> None:
         """N runs and the file plays."""
-        self.session.start(model="n", source=self.source)
-        self.wait(lambda: self.session.state.running and self.session.shown, LOAD_LIMIT_S)
+        self.use("n")
+        self.open(self.source)
         self.session.set_loop(True)
 
     def switch(self, times: int) -> list[str]:
@@ -232,11 +216,10 @@ class Bench:
         switched = []
         for number in range(times):
             scale = SWITCHES[number % len(SWITCHES)]
-            self.session.set_model(scale)
-            self.wait(lambda: self.session.state.loading is None, LOAD_LIMIT_S)
+            self.use(scale)
             running = self.session.state.running
             assert running is not None
-            switched.append(f"{running.choice.upper()}{' (random weights)' if running.random_weights else ''}")
+            switched.append(f"{scale.upper()} on {running.engine}{', random weights' if scale in self.random else ''}")
             self.live(0.5)
         return switched
 
@@ -260,8 +243,7 @@ class Bench:
 
     def live_ages(self) -> tuple[float | None, float | None]:
         """The test pattern with N until the meters hold ten seconds of it: p50 and p95 of age in ms."""
-        self.session.open_source("test:1080p30")
-        self.wait(lambda: self.session.shown, 20)
+        self.open("test:1080p30")
         self.live(15)
         meters = self.session.meters()
         return meters.age_p50_ms, meters.age_p95_ms
@@ -269,13 +251,13 @@ class Bench:
     def close(self) -> None:
         """End everything."""
         self.alone.end()
-        self.window.close()
-        self.session.close()
+        super().close()
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measure: everything that is printed."""
-    bench = Bench(options.source or made_clip())
+    random = made_weights()
+    bench = Bench(options.source or made_clip(), random)
     culprits = Culprits(bench.lateness) if options.why else None
     with bench.phase("starting, loading N"):
         bench.begin()
@@ -285,14 +267,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         bench.live(options.seconds)
     with bench.phase(f"switching models {options.switches} times"):
         switched = bench.switch(options.switches)
-    bench.session.set_model("n")
-    bench.wait(lambda: bench.session.state.loading is None, LOAD_LIMIT_S)
+    bench.use("n")
     with bench.phase(f"seeking {options.seeks} times"):
         bench.seek(options.seeks)
     with bench.phase("opening dead addresses"):
         bench.open_dead_addresses()
-    bench.session.open_source(bench.source)
-    bench.wait(lambda: bench.session.state.source and bench.session.shown, 20)
+    bench.open(bench.source)
     bench.session.set_loop(True)
     bench.live(2)
     memory = [psutil.Process().memory_info().rss]
@@ -311,6 +291,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     bench.close()
     return {
         **machine(),
+        "torch_was_loaded": "torch" in sys.modules,
         "engine": f"{running.engine} {running.device} {running.precision}",
         "phases": [asdict(phase) for phase in bench.phases],
         "switched": dict(Counter(switched)),
@@ -319,6 +300,44 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "live_age_p50_ms": ages[0],
         "live_age_p95_ms": ages[1],
     }
+
+
+MAKE_WEIGHTS = """
+import sys
+from pathlib import Path
+from ledetr.backends import random_network
+from ledetr.labels import COCO_CATEGORY_IDS, COCO_NAMES
+from ledetr.model.config import VARIANTS
+from ledetr.weights import save_weights
+from ledetr.weights_info import WeightsInfo
+
+for scale in sys.argv[2:]:
+    config = VARIANTS[scale]()
+    info = WeightsInfo(name=scale, config=config, class_names=COCO_NAMES, category_ids=COCO_CATEGORY_IDS,
+                       input_hw=config.input_hw, trained_on="nothing, random weights")
+    save_weights(Path(sys.argv[1]) / f"ledetr_{scale}.safetensors", random_network(config), info)
+"""
+
+
+def made_weights() -> set[str]:
+    """Scales whose weights are random: files of them are made in out/, once, where Le-DETR then finds them.
+
+    In a process of its own, so that this one loads torch only if the window does.
+    """
+    os.environ["XDG_DATA_HOME"] = str(ROOT / "out" / "window_data")
+    folder = ROOT / "out" / "window_data" / "ledetr" / "weights"
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [scale for scale in ledetr.SCALES if not _has_weights(scale)]
+    if missing:
+        subprocess.run([sys.executable, "-c", MAKE_WEIGHTS, str(folder), *missing], check=True, cwd=ROOT)
+    return {path.stem[-1] for path in folder.glob("ledetr_?.safetensors")}
+
+
+def _has_weights(scale: str) -> bool:
+    try:
+        return find_weights(scale).is_file()
+    except LeDetrError:
+        return False
 
 
 def made_clip() -> Path:
@@ -344,7 +363,7 @@ def machine() -> dict[str, Any]:
             "python": platform.python_version(),
             "PySide6": PySide6.__version__,
             "av": av.__version__,
-            "torch": torch.__version__,
+            "torch": version("torch"),
             "openvino": openvino.__version__,
         },
     }

@@ -22,7 +22,7 @@ from ledetr_app.model_loader import ModelWish
 log = logging.getLogger("ledetr_app")
 
 LIMIT_S = 900.0
-_NICE = 10
+_NICE = 5
 
 
 def convert_elsewhere(wish: ModelWish) -> None:

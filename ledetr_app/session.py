@@ -17,6 +17,7 @@ from ledetr.chain.meters import MeterSnapshot
 from ledetr.chain.pipeline import Event, Opened, Pipeline, RecordingEnded, Result
 from ledetr.detections import Detections
 from ledetr.weights_file import find_weights
+from ledetr_app.compare import Compare
 from ledetr_app.display import Display
 from ledetr_app.exporting import Exporting
 from ledetr_app.keeping import Keeping
@@ -87,6 +88,10 @@ class Session:
             list_devices=list_devices,
             random_weights=random_weights,
         )
+        self.compare = Compare(
+            store, self.models.load, newest=self.player.latest, source=lambda: self.player.source_key
+        )
+        self.compare.on_ready = self._on_compared
         self.exporting = Exporting(
             store, self.models.load, source=lambda: self.player.source_key, folder=videos, kept_in=exports
         )
@@ -108,7 +113,7 @@ class Session:
         self.set_in, self.set_out, self.set_point_here = player.set_in, player.set_out, player.set_point_here
         self.set_loop, self.clear_points = player.set_loop, player.clear_points
         self.set_speed, self.change_speed = player.set_speed, player.change_speed
-        self.latest = player.latest
+        self.latest = self.compare.latest
         self.set_model, self.set_device, self.set_precision = models.set_model, models.set_device, models.set_precision
         self.set_decoder_layers, self.look_for_devices = models.set_decoder_layers, models.look_for_devices
         self.set_conf, self.set_classes, self.show = display.set_conf, display.set_classes, display.show
@@ -203,6 +208,7 @@ class Session:
         self.on_result = self.on_change = nothing
         left = [] if self.models.close_loader(STOP_LIMIT_S) else ["model loader"]
         left += [] if self.exporting.close(STOP_LIMIT_S) else ["exports"]
+        left += [] if self.compare.close(STOP_LIMIT_S) else ["compare"]
         self._control.submit(self.keeping.stop_recording)
         left += [] if self._control.close(STOP_LIMIT_S) else ["session"]
         self.pipeline.close()
@@ -230,7 +236,12 @@ class Session:
             self.tracks.follow(latest)
             self.results.follow(latest)
         self.player.follow_result()
+        self.compare.poke()
         self.on_result()
+
+    def _on_compared(self) -> None:
+        self.on_result()
+        self.store.on_change()  # the frame on the screen may be the same, with a second opinion now
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, RecordingEnded):

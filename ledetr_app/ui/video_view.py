@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QApplication, QSizePolicy, QWidget
 from ledetr.chain.pipeline import State
 from ledetr_app.prep import DisplayPrep, Picture
 from ledetr_app.session import Session
+from ledetr_app.ui.compare_view import CompareLayer, Paper
 from ledetr_app.ui.marks import paint_marks, paint_selection
 from ledetr_app.ui.theme import Theme
 from ledetr_app.viewport import ZOOM_STEP, Placed, View, panned, place, zoomed
@@ -34,6 +35,7 @@ class VideoView(QWidget):
         self._theme = theme
         self._picture: Picture | None = None
         self._image: QImage | None = None
+        self.compare = CompareLayer(session, self)
         self._opening = QElapsedTimer()
         self._pressed: QPointF | None = None
         self._dragged: QPointF | None = None
@@ -59,6 +61,7 @@ class VideoView(QWidget):
             self._session.set_shown(None if picture is None else picture.result)
         self._prep.set_view(self._session.state.view)
         self._watch_opening()
+        self.compare.place(self.picture_rect, QRectF(self.rect()))
         self.update()
 
     def zoom_by(self, factor: float, at: QPointF | None = None) -> None:
@@ -122,6 +125,7 @@ class VideoView(QWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """The picture at the new size is made elsewhere; until then the old one is stretched."""
         self._prep.set_room(*self._room())
+        self.compare.place(self.picture_rect, QRectF(self.rect()))
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         """Fullscreen."""
@@ -205,7 +209,8 @@ class VideoView(QWidget):
         painter.translate(target.topLeft())
         size_hw = (max(1, round(target.height())), max(1, round(target.width())))
         fitted = place(View(), placed.source_wh, (self.width(), self.height())).size_wh
-        paint_marks(painter, self._session.marks(picture.result, size_hw, fitted[::-1]))
+        if not self.compare.paint_opinions(painter, picture.result, Paper(size_hw, fitted[::-1]), target):
+            paint_marks(painter, self._session.marks(picture.result, size_hw, fitted[::-1]))
         painter.restore()
 
     def _paint_words(self, painter: QPainter) -> None:
@@ -222,6 +227,7 @@ class VideoView(QWidget):
             self._paint_chip(painter, self.tr("Opening {name} …").format(name=state.opening), self.rect().center().y())
         if self._picture is None:
             return
+        self.compare.paint_words(painter, self._picture.result)
         top, t = max(0, int(self.picture_rect.top())) + 30, self._theme.tokens
         if state.running is not None and state.running.random_weights:
             words = self.tr("Random weights: these boxes mean nothing")

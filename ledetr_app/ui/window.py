@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from PySide6.QtCore import QMimeData, QRect, Qt, QTimer
 from PySide6.QtGui import (
@@ -19,10 +18,12 @@ from PySide6.QtWidgets import QFileDialog, QFrame, QHBoxLayout, QMainWindow, QMe
 
 import ledetr
 from ledetr_app.display import LINE_WEIGHTS
+from ledetr_app.handed import Handed
 from ledetr_app.resources import sample_clip
 from ledetr_app.session import Session
 from ledetr_app.ui.address import AddressBar
 from ledetr_app.ui.bridge import Bridge
+from ledetr_app.ui.compare_menu import CompareMenu
 from ledetr_app.ui.empty import EmptyState
 from ledetr_app.ui.errors import ErrorBar
 from ledetr_app.ui.panels.classes import ClassPanel
@@ -158,16 +159,18 @@ class Window(QMainWindow):
         self.view.set_drop_welcome(False)
 
     def dropEvent(self, event: QDropEvent) -> None:
-        """Weights become the model, anything else the source; several files the queue."""
+        """Weights become the model, a COCO file is compared with, anything else the source; several files the queue."""
         self.view.set_drop_welcome(False)
         texts = _dropped(event.mimeData())
         if not texts:
             return
         event.acceptProposedAction()
-        weights = [text for text in texts if Path(text).suffix.lower() in (".safetensors", ".onnx", ".xml")]
-        if weights:
-            self.session.set_model(weights[-1])
-        self.session.open_files([text for text in texts if text not in weights])
+        handed = Handed.of(texts)
+        if handed.weights is not None:
+            self.session.set_model(handed.weights)
+        if handed.annotations is not None:
+            self.session.compare.with_annotations(handed.annotations)
+        self.session.open_files(handed.sources)
 
     # Building
 
@@ -195,6 +198,7 @@ class Window(QMainWindow):
                 "",
                 lambda: self._copy_picture(boxes=True),
             ),
+            Command("compare", self.tr("Compare or not"), ("V",), "", lambda: self.compare.toggle()),
             Command("exports", self.tr("Exports"), ("Ctrl+E",), "", self._toggle_exports),
             Command("quit", self.tr("Quit"), ("Ctrl+Q",), "", self.close),
         ]:
@@ -208,6 +212,7 @@ class Window(QMainWindow):
         self.model = ModelPanel(session)
         self.engine = EngineMenus(session, self)
         self.display = DisplayPanel(session, actions)
+        self.compare = CompareMenu(session, self)
         self.address = AddressBar(session)
         self.errors = ErrorBar(session, theme)
         self.view = VideoView(session, self.bridge.prep, theme)
@@ -233,6 +238,7 @@ class Window(QMainWindow):
             self.recording,
             self.model,
             self.engine,
+            self.compare,
             self.display,
             self.errors,
             self.view,
@@ -299,7 +305,7 @@ class Window(QMainWindow):
                                 "next_file", "previous_file", None, "point_in", "point_out", "clear_points",
                                 "loop", None, "slower", "faster", "real_time"]),
             (self.tr("&Model"), ["model_n", "model_m", "model_l", "model_x", None, "device", "precision", "layers",
-                                 None, "score_up", "score_down"]),
+                                 None, "compare", "compare_with", None, "score_up", "score_down"]),
             (self.tr("&View"), ["boxes", "labels", "scores", "lines", "stats", "side_panel", "queue_panel", None,
                                 "zoom_in", "zoom_out", "zoom_fit", "zoom_full", None,
                                 "theme_system", "theme_light", "theme_dark", None, "fullscreen"]),
@@ -309,6 +315,7 @@ class Window(QMainWindow):
             "device": self.engine.device,
             "precision": self.engine.precision,
             "layers": self.engine.layers,
+            "compare_with": self.compare,
             "lines": self._menu_of(self.tr("Line width"), [f"line_{weight:g}" for weight in LINE_WEIGHTS]),
         }
         for title, names in contents:
@@ -344,6 +351,7 @@ class Window(QMainWindow):
             self.classes.show_counts()
             self.stats.show_selection()
             self.exports.refresh()
+            self.compare.refresh()
             return
         self.refresh()
 
