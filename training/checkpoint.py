@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ledetr.errors import LeDetrError, OutputError, WeightsError
-from ledetr.files import sha256_of
+from ledetr.files import flush_to_disk, sha256_of
 
 FORMAT = 1
 PART_BYTES = 48 * 2**20  # a part stays below the size at which common hosts refuse a file
@@ -80,7 +80,7 @@ class Checkpoints:
             part.mkdir()
             self._write_files(part, snapshot, metric, milestone)
             part.rename(final)
-            _flush_folder(self.folder)
+            flush_to_disk(self.folder)
             _verified_manifest(final)
             best = self.best()
             self._point("last", final, snapshot.step, metric)
@@ -137,7 +137,7 @@ class Checkpoints:
             for index, chunk in enumerate(_parts(tensors, self.part_bytes)):
                 path = part / f"{kind}-{index}.safetensors"
                 save_file(chunk, path)
-                _flush_file(path)
+                flush_to_disk(path)
                 entries.append(
                     {"name": path.name, "kind": kind, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
                 )
@@ -150,14 +150,14 @@ class Checkpoints:
             "files": entries,
         }
         _write_flushed(part / "manifest.json", json.dumps(manifest, indent=1, allow_nan=False))
-        _flush_folder(part)
+        flush_to_disk(part)
 
     def _point(self, which: str, path: Path, step: int, metric: float | None) -> None:
         """Replace a pointer in one system call."""
         part = self.folder / f"{UNFINISHED}{which}.json"
         _write_flushed(part, json.dumps({"name": path.name, "step": step, "metric": metric}))
         part.replace(self.folder / f"{which}.json")
-        _flush_folder(self.folder)
+        flush_to_disk(self.folder)
 
     def _pointed(self, which: str) -> Pointed | None:
         pointer = self.folder / f"{which}.json"
@@ -268,20 +268,4 @@ def _is_milestone(path: Path) -> bool:
 
 def _write_flushed(path: Path, text: str) -> None:
     path.write_text(text)
-    _flush_file(path)
-
-
-def _flush_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _flush_folder(path: Path) -> None:
-    """Make the names in a folder last a power cut. Windows does this by itself and cannot open folders."""
-    if os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    flush_to_disk(path)

@@ -11,6 +11,7 @@ from ledetr.model.backbone import LiteNat
 from ledetr.model.config import ledetr_n
 from ledetr.model.encoder import SumEncoder
 from ledetr.model.ledetr import build_model
+from ledetr.pictures import read_picture
 from training.teachers import FEMTO_MAPS, load_femto_decoder, load_femto_fusion, load_lite0
 
 TEACHERS = Path(__file__).parents[3] / "shared" / "data" / "teachers"
@@ -28,7 +29,6 @@ def test_decoder_and_fusion_compute_what_the_public_onnx_file_computes() -> None
     from safetensors.torch import load_file
 
     from training.data.coco import load_unlabelled
-    from training.data.views import read_rgb
 
     projected = "/model/encoder/input_proj.0/conv/Conv_output_0"
     graph = onnx.load(ONNX)
@@ -37,7 +37,7 @@ def test_decoder_and_fusion_compute_what_the_public_onnx_file_computes() -> None
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     import cv2
 
-    rgb = cv2.resize(read_rgb(load_unlabelled(PICTURES)[7]), (416, 416))
+    rgb = cv2.resize(read_picture(load_unlabelled(PICTURES)[7].path), (416, 416))
     images = rgb.transpose(2, 0, 1)[None].astype(np.float32) / 255
     sizes = np.array([[416, 416]], np.int64)
     labels, boxes, scores, t16, t32, p4 = session.run(None, {"images": images, "orig_target_sizes": sizes})
@@ -77,13 +77,12 @@ def test_lite0_trunk_classifies_as_the_package_says() -> None:
     import cv2
 
     from training.data.coco import load_unlabelled
-    from training.data.views import read_rgb
 
     folder = TEACHERS.parent / "unlabelled"
     if not folder.is_dir():
         pytest.skip("the pictures are not beside the repository")
     cat = next(p for p in load_unlabelled(folder) if p.key == "imagenet1k_0023")
-    rgb = cv2.resize(read_rgb(cat), (224, 224), interpolation=cv2.INTER_AREA)
+    rgb = cv2.resize(read_picture(cat.path), (224, 224), interpolation=cv2.INTER_AREA)
     picture = torch.from_numpy(rgb).permute(2, 0, 1)[None].float()
 
     backbone = LiteNat(ledetr_n().backbone).eval()  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ledetr.errors import SourceError
+from ledetr.pictures import read_picture
 from training.data.coco import Picture
 
 MIN_VISIBLE_SHARE = 0.4
@@ -80,21 +80,13 @@ def _mosaic(pictures: Sequence[Picture], rng: np.random.Generator) -> tuple[Tile
     )
 
 
-def read_rgb(picture: Picture) -> np.ndarray:
-    """(H, W, 3) uint8; SourceError where the file cannot be decoded."""
-    bgr = cv2.imread(str(picture.path), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise SourceError(f"{picture.path} is not a readable picture")
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-
-
 def draw_view(pictures: Sequence[Picture], view: View, size: int) -> DrawnView:
     """The view's pixels and the boxes that stay visible in it."""
     pixels = np.zeros((size, size, 3), np.uint8)
     boxes, labels, crowd = [], [], []
     for tile in view.tiles:
         picture = pictures[tile.picture]
-        rgb = read_rgb(picture)
+        rgb = read_picture(picture.path)
         _paste(pixels, rgb, tile)
         moved, kept = _move_boxes(picture.boxes_xyxy, rgb.shape[1], rgb.shape[0], tile, size)
         boxes.append(moved)
