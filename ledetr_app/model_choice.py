@@ -75,6 +75,11 @@ class ModelChoice:
         running = self._store.state.running
         return running is not None and running.random_weights
 
+    @property
+    def detector(self) -> FrameDetector | None:
+        """The running one; it may be closed by the next switch."""
+        return self._detector
+
     def close_loader(self, timeout_s: float) -> bool:
         """Forget the wish; False when a load was still going on after timeout_s and its thread was left behind."""
         return self._loader.close(timeout_s)

@@ -20,6 +20,7 @@ from ledetr.weights_file import find_weights
 from ledetr_app.compare import Compare
 from ledetr_app.display import Display
 from ledetr_app.exporting import Exporting
+from ledetr_app.heat import Heat
 from ledetr_app.keeping import Keeping
 from ledetr_app.model_choice import ModelChoice
 from ledetr_app.model_loader import LoadDetector
@@ -92,6 +93,9 @@ class Session:
             store, self.models.load, newest=self.player.latest, source=lambda: self.player.source_key
         )
         self.compare.on_ready = self._on_compared
+        self.heat = Heat(
+            store, detector=lambda: self.models.detector, source=lambda: self.player.source_key, clock=self.clock
+        )
         self.exporting = Exporting(
             store, self.models.load, source=lambda: self.player.source_key, folder=videos, kept_in=exports
         )
@@ -209,6 +213,7 @@ class Session:
         left = [] if self.models.close_loader(STOP_LIMIT_S) else ["model loader"]
         left += [] if self.exporting.close(STOP_LIMIT_S) else ["exports"]
         left += [] if self.compare.close(STOP_LIMIT_S) else ["compare"]
+        left += [] if self.heat.close(STOP_LIMIT_S) else ["heat"]
         self._control.submit(self.keeping.stop_recording)
         left += [] if self._control.close(STOP_LIMIT_S) else ["session"]
         self.pipeline.close()
@@ -237,6 +242,9 @@ class Session:
             self.results.follow(latest)
         self.player.follow_result()
         self.compare.poke()
+        latest = self.player.latest()
+        if latest is not None:
+            self.heat.add(latest)
         self.on_result()
 
     def _on_compared(self) -> None:

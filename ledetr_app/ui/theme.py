@@ -32,6 +32,7 @@ class Tokens:
     accent: str
     on_accent: str
     accent_soft: str
+    heat: str  # the columns over the timeline
     danger: str
     error_ground: str
     error_text: str
@@ -55,6 +56,7 @@ LIGHT = Tokens(
     accent="#1d5fe0",
     on_accent="#ffffff",
     accent_soft="#dbe7ff",
+    heat="#7d9fe0",
     danger="#c9252d",
     error_ground="#fde8e8",
     error_text="#7d1219",
@@ -78,6 +80,7 @@ DARK = Tokens(
     accent="#6aa5ff",
     on_accent="#071426",
     accent_soft="#1f3658",
+    heat="#4d78b8",
     danger="#ff6b72",
     error_ground="#43191d",
     error_text="#ffd9db",

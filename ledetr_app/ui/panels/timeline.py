@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from PySide6.QtCore import QRectF, QSignalBlocker, Qt
 from PySide6.QtGui import QActionGroup, QColor, QFont, QMouseEvent, QPainter, QPaintEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QMenu, QSlider, QStyle, QToolButton, QWidget
@@ -16,6 +17,8 @@ from ledetr_app.ui.text import clock
 from ledetr_app.ui.theme import Theme
 
 FLAG_PX = 9
+HEAT_PX = 11
+HEAT_GAP_PX = 2
 
 
 class SeekSlider(QSlider):
@@ -25,6 +28,12 @@ class SeekSlider(QSlider):
         super().__init__(Qt.Orientation.Horizontal)
         self._theme = theme
         self.part_ms: tuple[int | None, int | None] = (None, None)
+        self.heights: np.ndarray | None = None
+
+    def set_heights(self, heights: np.ndarray | None) -> None:
+        """How much was found in each part of the file, -1 where nobody has looked; None: no bar."""
+        self.heights = heights
+        self.update()
 
     def set_part(self, start_ms: int | None, end_ms: int | None) -> None:
         """Mark a part; None: open on that side."""
@@ -51,7 +60,9 @@ class SeekSlider(QSlider):
         super().mousePressEvent(event)
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """The slider, and a bracket around the part."""
+        """What was found where, the slider over it, and a bracket around the part."""
+        if self.heights is not None:
+            self._paint_heights(self.heights)
         super().paintEvent(event)
         start_ms, end_ms = self.part_ms
         if start_ms is None and end_ms is None:
@@ -68,6 +79,19 @@ class SeekSlider(QSlider):
                 painter.drawRect(QRectF(x, low - 2 * FLAG_PX, 2, 2 * FLAG_PX))
         painter.end()
 
+    def _paint_heights(self, heights: np.ndarray) -> None:
+        """Columns that stand on the groove; a line where somebody looked."""
+        left, right = self.x_of(self.minimum()), self.x_of(self.maximum())
+        step, most = (right - left) / len(heights), max(1.0, float(heights.max()))
+        base = self.height() / 2 - HEAT_GAP_PX
+        painter = QPainter(self)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(self._theme.tokens.heat))
+        for place in np.flatnonzero(heights >= 0):
+            tall = 1 + HEAT_PX * float(np.log1p(heights[place]) / np.log1p(most)) if heights[place] else 1.0
+            painter.drawRect(QRectF(left + place * step, base - tall, step + 0.5, tall))
+        painter.end()
+
 
 class TimelinePanel(QFrame):
     """Time and frame number are always those of the picture that is shown. Values of the slider are milliseconds."""
@@ -79,6 +103,8 @@ class TimelinePanel(QFrame):
         self._theme = theme
         self._play = actions["play"]
         self._icon = ""
+        self._scan = actions["scan_file"]
+        self._heat_seen: object = None
         self.buttons = {name: action_button(actions, name) for name in ("step_back", "play", "step_on", "stop")}
         self.position = QLabel()
         self.duration = QLabel()
@@ -89,6 +115,7 @@ class TimelinePanel(QFrame):
         self.duration.setProperty("tone", "muted")
         self.frame_number.setProperty("tone", "muted")
         self.slider = SeekSlider(theme)
+        self.slider.setMinimumHeight(2 * (HEAT_PX + HEAT_GAP_PX + 2))
         self.slider.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.slider.setAccessibleName(self.tr("Position in the file"))
         self.slider.setSingleStep(1000)
@@ -130,7 +157,8 @@ class TimelinePanel(QFrame):
         self.show_position()
 
     def show_position(self) -> None:
-        """Follow the picture on the screen."""
+        """Follow the picture on the screen, and what is known of the others."""
+        self._show_heat()
         result = self._session.shown
         self.position.setVisible(result is not None)
         self.frame_number.setVisible(result is not None and result.frame.meta.index is not None)
@@ -143,6 +171,15 @@ class TimelinePanel(QFrame):
         if not self.slider.isSliderDown():
             with QSignalBlocker(self.slider):
                 self.slider.setValue(round(1000 * seconds))
+
+    def _show_heat(self) -> None:
+        heat = self._session.heat
+        self._scan.setEnabled(heat.can_scan)
+        self._scan.setChecked(heat.scanning)
+        facts = (heat.version, self._session.state.class_filter)
+        if facts != self._heat_seen:
+            self._heat_seen = facts
+            self.slider.set_heights(heat.heights())
 
     def _show_play_icon(self) -> None:
         state = self._session.state
