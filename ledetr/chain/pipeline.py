@@ -41,6 +41,7 @@ from ledetr.chain.sources import (
     SourceSpec,
     open_source,
 )
+from ledetr.chain.split import Split
 from ledetr.chain.states import Signal, State, next_state
 from ledetr.chain.streaming import stream
 from ledetr.errors import LeDetrError, UsageError
@@ -366,10 +367,12 @@ class Pipeline:
         path: Path,
         *,
         with_boxes: bool = True,
+        split: Split | None = None,
         marks: Callable[[Result], Sequence[Mark]] | None = None,
     ) -> None:
         """Record what is seen from the next result on; the file is made in a thread of its own.
 
+        split: write parts, `name_001.mp4` and so on; RecordingEnded has the path of the first one and all of them.
         marks: what to draw on a result, by default all detections at the detector's own threshold. An error while
         writing ends the recording, not the picture: RecordingEnded tells. Raises UsageError where nothing is open, a
         recording runs already, or the name does not end as a video's.
@@ -385,6 +388,7 @@ class Pipeline:
                 marks=(marks or self._default_marks) if with_boxes else None,
                 rate=info.rate,
                 may_drop=info.live,
+                split=split,
                 done=self._on_recording_done,
             )
 
@@ -427,8 +431,8 @@ class Pipeline:
         if recording is not None:
             recording.finish_soon()
 
-    def _on_recording_done(self, path: Path | None, error: LeDetrError | None) -> None:
-        self._tell(RecordingEnded(path, error))
+    def _on_recording_done(self, path: Path | None, error: LeDetrError | None, parts: tuple[Path, ...]) -> None:
+        self._tell(RecordingEnded(path, error, parts))
 
     # What its sessions report, as the SessionListener.
 

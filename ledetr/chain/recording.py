@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from ledetr.chain.mailbox import DEFAULT_QUEUE_BYTES, ByteQueue
 from ledetr.chain.overlay import Mark, draw_marks
 from ledetr.chain.recorder import VideoWriter, choose_codec
 from ledetr.chain.results import Result
+from ledetr.chain.split import Split, SplitWriter
 from ledetr.errors import LeDetrError, OutputError
 from ledetr.frame import Frame
 
@@ -32,8 +34,9 @@ class RecordingStatus:
 
 
 class Recording:
-    """One output file and its thread. done(path, error) is called once, from that thread.
+    """One output file and its thread. done(path, error, parts) is called once, from that thread.
 
+    split: several files in its place, see SplitWriter; path is then that of the first one, and parts has all.
     marks: the marks drawn on a result, e.g. with the thresholds of the moment; None writes clean pictures.
     """
 
@@ -44,17 +47,19 @@ class Recording:
         marks: Callable[[Result], Sequence[Mark]] | None,
         rate: Fraction | None,
         may_drop: bool,
-        done: Callable[[Path | None, LeDetrError | None], None],
+        split: Split | None = None,
+        done: Callable[[Path | None, LeDetrError | None, tuple[Path, ...]], None],
     ) -> None:
         choose_codec(path, None)
         self._path = path
         self._marks = marks
         self._rate = rate
         self._may_drop = may_drop
+        self._split = split
         self._done = done
         self._queue: ByteQueue[Result] = ByteQueue(QUEUE_BYTES)
         self._timeline: Timeline | None = None
-        self._writer: VideoWriter | None = None
+        self._writer: VideoWriter | SplitWriter | None = None
         self._dropped = 0
         self.path: Path | None = None
         self.error: LeDetrError | None = None
@@ -91,6 +96,11 @@ class Recording:
         return self._queue.closed
 
     @property
+    def parts(self) -> tuple[Path, ...]:
+        """Those that are whole, where it is split."""
+        return tuple(self._writer.parts) if isinstance(self._writer, SplitWriter) else ()
+
+    @property
     def status(self) -> RecordingStatus:
         """How far it is."""
         writer = self._writer
@@ -105,7 +115,7 @@ class Recording:
             self.path = self._writer.finish() if self._writer is not None else None
         except BaseException as error:  # told to the user by done; the picture goes on without the recording
             self._give_up(error)
-        self._done(self.path, self.error)
+        self._done(self.path, self.error, self.parts)
 
     def _give_up(self, error: BaseException) -> None:
         self._queue.close()
@@ -126,16 +136,16 @@ class Recording:
         rgb = frame.rgb if self._marks is None else draw_marks(frame.rgb, self._marks(result))
         self._writer.write(rgb, self._timeline.pts_of(frame))
 
-    def _open_writer(self, frame: Frame) -> VideoWriter:
+    def _open_writer(self, frame: Frame) -> VideoWriter | SplitWriter:
         meta = frame.meta
-        return VideoWriter(
-            self._path,
-            width=meta.width,
-            height=meta.height,
-            time_base=meta.time_base,
-            rate=self._rate,
-            colour=meta.colour,
-        )
+        form: dict[str, Any] = {
+            "width": meta.width,
+            "height": meta.height,
+            "time_base": meta.time_base,
+            "rate": self._rate,
+            "colour": meta.colour,
+        }
+        return VideoWriter(self._path, **form) if self._split is None else SplitWriter(self._path, self._split, **form)
 
 
 class Timeline:

@@ -90,10 +90,14 @@ class ModelChanged:
 
 @dataclass(frozen=True, slots=True)
 class RecordingEnded:
-    """A recording is complete at path, or was ended by error and path holds what there was (None: nothing)."""
+    """A recording is complete at path, or was ended by error and path holds what there was (None: nothing).
+
+    parts: all files that are whole, where it was split; path is then the first of them.
+    """
 
     path: Path | None
     error: LeDetrError | None = None
+    parts: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

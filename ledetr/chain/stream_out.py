@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from ledetr.chain.inference import FrameDetector
 from ledetr.chain.output_files import kept_in, say_what_is_kept
@@ -15,12 +16,14 @@ from ledetr.chain.overlay import Mark, draw_marks
 from ledetr.chain.recorder import VideoWriter
 from ledetr.chain.recording import Timeline
 from ledetr.chain.results import Result
-from ledetr.chain.side_files import PictureResult, SideHeader, open_side_files
+from ledetr.chain.side_files import PictureResult, SideFile, SideHeader, open_side_files
 from ledetr.chain.sources import SourceSpec
+from ledetr.chain.split import Split, SplitSides, SplitWriter
 from ledetr.chain.streaming import stream
 from ledetr.chain.trails import TrackView
 from ledetr.chain.video import VideoProgress, VideoReport, style_of
-from ledetr.errors import OutputError, SourceError
+from ledetr.detections import Detections
+from ledetr.errors import OutputError, SourceError, UsageError
 from ledetr.tracking import Tracking
 from ledetr.zones import ZonePlan
 
@@ -41,6 +44,7 @@ def process_stream(
     every_frame: bool | None = None,
     max_frames: int | None = None,
     retries: int | None = 10,
+    split: Split | None = None,
     tracking: Tracking | None = None,
     zones: ZonePlan | None = None,
     progress: Callable[[VideoProgress], None] | None = None,
@@ -52,16 +56,18 @@ def process_stream(
     are completed. Errors as process_video: what was written so far is kept as partial.
     """
     started_s = time.perf_counter()
+    if split is not None and dst is None:
+        raise UsageError("Parts are of a video, and none is written; do without split.")
     style = style_of(detector, conf, class_ids, labels, scores, by_track=tracking is not None)
     view = TrackView(style, tracking, zones)
-    outputs = _StreamOutputs(spec, dst, detector, side_files or {}, codec, crf, overwrite)
+    outputs = _StreamOutputs(spec, dst, detector, side_files or {}, codec, crf, overwrite, split)
     results = stream(spec, detector, every_frame=every_frame, retries=retries, tracking=tracking)
     classes: Counter[str] = Counter()
     try:
         for result in islice(results, max_frames):
             shown = style.shown(result.detections)
             marks = view.marks(shown, result.frame.meta.pts_s, (result.frame.meta.height, result.frame.meta.width))
-            outputs.add(result, PictureResult(outputs.frames, result.frame.meta.pts_s, shown), marks)
+            outputs.add(result, shown, marks)
             classes.update(shown.names)
             if progress is not None:
                 spent_s = time.perf_counter() - started_s
@@ -83,7 +89,7 @@ def process_stream(
             close()
     return VideoReport(
         path=outputs.video_path,
-        side_files={kind: side.path for kind, side in outputs.sides.items()},
+        side_files=outputs.side_paths,
         frames=outputs.frames,
         boxes=classes.total(),
         boxes_by_class=dict(classes.most_common()),
@@ -92,6 +98,7 @@ def process_stream(
         stage_ms={},
         tracks=view.tracks,
         zones=view.zones,
+        parts=outputs.parts,
     )
 
 
@@ -107,45 +114,87 @@ class _StreamOutputs:
         codec: str | None,
         crf: int | None,
         overwrite: bool,
+        split: Split | None,
     ) -> None:
         self._dst, self._codec, self._crf, self._overwrite = dst, codec, crf, overwrite
-        self._writer: VideoWriter | None = None
+        self._split = split
+        self._writer: VideoWriter | SplitWriter | None = None
         self._timeline: Timeline | None = None
         self.frames = 0
         header = SideHeader(spec.display_name, detector.model_id, detector.random_weights, detector.class_names)
-        self.sides = open_side_files(side_paths, header, overwrite=overwrite)
+        self._part_began = 0
+        self._split_sides = None if split is None else SplitSides(side_paths, header, overwrite=overwrite)
+        self._whole_sides = {} if split is not None else open_side_files(side_paths, header, overwrite=overwrite)
+
+    @property
+    def sides(self) -> dict[str, SideFile]:
+        """Those that are open."""
+        return self._whole_sides if self._split_sides is None else self._split_sides.open
+
+    @property
+    def side_paths(self) -> dict[str, Path]:
+        if self._split_sides is not None:
+            return self._split_sides.paths
+        return {kind: side.path for kind, side in self._whole_sides.items()}
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        return tuple(self._writer.parts) if isinstance(self._writer, SplitWriter) else ()
 
     @property
     def video_path(self) -> Path | None:
-        return None if self._writer is None else self._writer.path
+        return self.parts[0] if self.parts else None if self._writer is None else self._writer.path
 
     @property
     def seconds(self) -> float:
         return 0.0 if self._writer is None else self._writer.seconds
 
-    def add(self, result: Result, picture: PictureResult, marks: Sequence[Mark]) -> None:
-        for side in self.sides.values():
-            side.add(picture)
+    def add(self, result: Result, shown: Detections, marks: Sequence[Mark]) -> None:
+        pts = 0
         if self._dst is not None:
-            self._write(self._dst, result, marks)
+            if self._writer is None or self._timeline is None:
+                self._timeline = Timeline(result.frame.meta.time_base, None)
+                self._writer = self._open_writer(self._dst, result)
+            pts = self._timeline.pts_of(result.frame)
+            if isinstance(self._writer, SplitWriter):
+                self._writer.make_room(pts)
+        for side in self.sides.values():
+            side.add(PictureResult(self.frames - self._part_began, result.frame.meta.pts_s, shown))
+        if self._writer is not None:
+            self._write(self._writer, result, marks, pts)
         self.frames += 1
 
-    def _write(self, dst: Path, result: Result, marks: Sequence[Mark]) -> None:
+    def _open_writer(self, dst: Path, result: Result) -> VideoWriter | SplitWriter:
         meta = result.frame.meta
-        if self._writer is None or self._timeline is None:
-            self._timeline = Timeline(meta.time_base, None)
-            self._writer = VideoWriter(
-                dst, width=meta.width, height=meta.height, time_base=meta.time_base, colour=meta.colour,
-                codec=self._codec, crf=self._crf, overwrite=self._overwrite,
-            )  # fmt: skip
-        if result.frame.rgb.shape[:2] != self._writer.size_hw:
+        form: dict[str, Any] = {
+            "width": meta.width,
+            "height": meta.height,
+            "time_base": meta.time_base,
+            "colour": meta.colour,
+            "codec": self._codec,
+            "crf": self._crf,
+            "overwrite": self._overwrite,
+        }
+        if self._split is None:
+            return VideoWriter(dst, **form)
+        return SplitWriter(dst, self._split, on_part=self._begin_part, **form)
+
+    def _begin_part(self, number: int) -> None:
+        assert self._split_sides is not None  # there are parts
+        self._split_sides.begin(number)
+        self._part_began = self.frames
+
+    def _write(self, writer: VideoWriter | SplitWriter, result: Result, marks: Sequence[Mark], pts: int) -> None:
+        if result.frame.rgb.shape[:2] != writer.size_hw:
             raise OutputError("The picture changed its size, and one video has one size; start another one.")
-        self._writer.write(draw_marks(result.frame.rgb, marks), self._timeline.pts_of(result.frame))
+        writer.write(draw_marks(result.frame.rgb, marks), pts)
 
     def finish(self) -> None:
         if self._writer is not None:
             self._writer.finish()
-        for side in self.sides.values():
+        if self._split_sides is not None:
+            self._split_sides.finish()
+        for side in self._whole_sides.values():
             side.finish()
 
     def keep_partial(self) -> str:

@@ -25,6 +25,7 @@ from ledetr.chain.overlay import RANDOM_WEIGHTS, Style, draw_marks
 from ledetr.chain.recorder import VideoWriter, container_of, holds
 from ledetr.chain.resume import JobFile, Past, settings_hash
 from ledetr.chain.side_files import PictureResult, SideFile, SideHeader, open_side_files
+from ledetr.chain.split import Split, SplitSides, SplitWriter
 from ledetr.chain.trails import TrackView
 from ledetr.chain.video_reader import Copied, Cut, Item, Picture, VideoReader
 from ledetr.detections import Detections
@@ -49,7 +50,8 @@ class VideoProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoReport:
-    """What was done. path: of the video, None where none was wanted. side_files: by format, where they are.
+    """What was done. path: of the video, None where none was wanted. side_files: by format, where they are. Both are
+    those of the first part, where there are parts.
 
     media_s: length of the result. wall_s: from opening the source to the file under its final name. stage_ms: mean
     per picture of read (decode and convert), detect, and write (draw, encode, mux); they overlap. notes: sentences.
@@ -67,6 +69,7 @@ class VideoReport:
     notes: tuple[str, ...] = ()
     tracks: int = 0
     zones: tuple[ShapeCount, ...] = ()
+    parts: tuple[Path, ...] = ()
 
     @property
     def fps(self) -> float:
@@ -103,6 +106,7 @@ def process_video(
     overwrite: bool = False,
     cut: Cut | None = None,
     resume: bool = False,
+    split: Split | None = None,
     tracking: Tracking | None = None,
     zones: ZonePlan | None = None,
     progress: Callable[[VideoProgress], None] | None = None,
@@ -113,6 +117,7 @@ def process_video(
     dst: None for side files alone; the next free name is taken unless overwrite. side_files: paths by format, one of
     "json", "jsonl", "csv", "coco", "mot". conf: the detector's own threshold where not given. cut: which part.
     resume: go on where an earlier run of the same job was cut off, however that ended; a note says so, or why not.
+    split: write `name_001.mp4`, `name_002.mp4` and so on, and side files beside each, in place of one.
     tracking: gives the boxes ids that stay with things, and draws trails. zones: where to count them; needs tracking.
     progress: called after each picture, from the calling thread. stop: set it from anywhere to end at the current
     picture; what there is becomes `name.partial.mp4` and Interrupted is raised.
@@ -124,11 +129,13 @@ def process_video(
     if resume and (tracking is not None or "mot" in (side_files or {})):
         # Which thing has which id is known to the run that gave them alone.
         raise UsageError("Ids cannot be taken over from an earlier run; do without resume or without tracking.")
+    if split is not None and (resume or dst is None):
+        raise UsageError("Parts are of a video, and are made in one go; do without split or without resume.")
     view = TrackView(style, tracking, zones)
     stopped = stop or threading.Event()
     with VideoReader(src, cut=cut or Cut(), stopped=stopped) as reader:
         copied, notes = _copied_tracks(reader, dst, audio=audio)
-        writers = _Outputs(reader, dst, side_files or {}, detector, style, view)
+        writers = _Outputs(reader, dst, side_files or {}, detector, style, view, split)
         made_how = {
             "style": style,
             "encoding": (codec, crf, audio, None if dst is None else dst.suffix),
@@ -137,7 +144,7 @@ def process_video(
             "side files": sorted(side_files or {}),
             "ids": (tracking, zones),
         }
-        job = None if dst is None else JobFile(dst, src, settings_hash(made_how))
+        job = None if dst is None or split is not None else JobFile(dst, src, settings_hash(made_how))
         past = job.past() if job is not None and resume else None
         notes += _notes_on_resume(resume, past)
         whole = (cut or Cut()).is_whole
@@ -201,6 +208,7 @@ class _Outputs:
         detector: FrameDetector,
         style: Style,
         view: TrackView,
+        split: Split | None = None,
     ) -> None:
         self._reader = reader
         self._dst = dst
@@ -208,8 +216,11 @@ class _Outputs:
         self._detector = detector
         self._style = style
         self._view = view
-        self._video: VideoWriter | None = None
-        self._sides: dict[str, SideFile] = {}
+        self._split = split
+        self._video: VideoWriter | SplitWriter | None = None
+        self._whole_sides: dict[str, SideFile] = {}
+        self._split_sides: SplitSides | None = None
+        self._part_began = 0
         self._classes: Counter[str] = Counter()
         self.frames = 0
         self._last_end_s = self._first_s = 0.0
@@ -233,40 +244,61 @@ class _Outputs:
         shift_s = reader.shift_s
         if self._dst is not None and container_of(self._dst) in ("matroska", "webm"):
             shift_s += reader.lead_in_s(copied)
+        header = SideHeader(
+            reader.name, self._detector.model_id, self._detector.random_weights, self._detector.class_names
+        )
+        form: dict[str, Any] = {
+            "width": reader.size_wh[0],
+            "height": reader.size_wh[1],
+            "time_base": reader.time_base,
+            "rate": reader.rate,
+            "colour": reader.colour,
+            "codec": codec,
+            "crf": crf,
+            "sample_aspect": reader.sample_aspect,
+            "copied": copied,
+            "metadata": reader.container.metadata,
+            "shift_s": shift_s,
+            "overwrite": overwrite,
+            "sources": [src],
+        }
         try:
+            if self._dst is not None and self._split is not None:
+                self._open_split(self._dst, self._split, header, form)
+                return
             if self._dst is not None:
                 self._video = VideoWriter(
                     self._dst,
-                    width=reader.size_wh[0],
-                    height=reader.size_wh[1],
-                    time_base=reader.time_base,
-                    rate=reader.rate,
-                    colour=reader.colour,
-                    codec=codec,
-                    crf=crf,
-                    sample_aspect=reader.sample_aspect,
-                    copied=copied,
-                    metadata=reader.container.metadata,
                     chapters=reader.container.chapters() if whole and not reader.shift_s else (),
-                    shift_s=shift_s,
-                    overwrite=overwrite,
-                    sources=[src],
                     before=() if past is None else past.segments,
+                    **form,
                 )
             if past is not None:
                 self._go_on(past, shift_s)
-            header = SideHeader(
-                reader.name, self._detector.model_id, self._detector.random_weights, self._detector.class_names
-            )
-            self._sides = open_side_files(
+            self._whole_sides = open_side_files(
                 self._side_paths, header, overwrite=overwrite, sources=[src],
                 before=None if past is None else past.sides, pictures=self.frames,
             )  # fmt: skip
-            if self._video is not None:
+            if isinstance(self._video, VideoWriter):
                 self._note_parts(self._video.part, {kind: side.part for kind, side in self._sides.items()})
         except BaseException:
             self.abort()
             raise
+
+    def _open_split(self, dst: Path, split: Split, header: SideHeader, form: dict[str, Any]) -> None:
+        common = {"overwrite": form["overwrite"], "sources": form["sources"]}
+        self._split_sides = sides = SplitSides(self._side_paths, header, **common)
+
+        def begin(number: int) -> None:
+            sides.begin(number)
+            self._part_began = self.frames
+
+        self._video = SplitWriter(dst, split, on_part=begin, **form)
+
+    @property
+    def _sides(self) -> dict[str, SideFile]:
+        """Those that are open."""
+        return self._whole_sides if self._split_sides is None else self._split_sides.open
 
     def _go_on(self, past: Past, shift_s: Fraction) -> None:
         """shift_s: what stands between times of the source and of the result."""
@@ -290,8 +322,10 @@ class _Outputs:
     def add(self, picture: Picture, detections: Detections) -> None:
         shown = self._style.shown(detections)
         pts_s = float(picture.pts * self._reader.time_base)
+        if isinstance(self._video, SplitWriter):
+            self._video.make_room(picture.pts)
         for side in self._sides.values():
-            side.add(PictureResult(self.frames, pts_s, shown))
+            side.add(PictureResult(self.frames - self._part_began, pts_s, shown))
         marks = self._view.marks(shown, pts_s, (picture.rgb.shape[0], picture.rgb.shape[1]))
         if self._video is not None:
             draw_marks(picture.rgb, marks)
@@ -309,7 +343,9 @@ class _Outputs:
     def finish(self) -> None:
         if self._video is not None:
             self._video.finish()
-        for side in self._sides.values():
+        if self._split_sides is not None:
+            self._split_sides.finish()
+        for side in self._whole_sides.values():
             side.finish()
         if self._job is not None:
             self._job.done()
@@ -324,6 +360,8 @@ class _Outputs:
         if self._job is not None and video is not None:
             self._note_parts(video, sides)
             self._job.released()
+        elif self._job is not None and self._past is None:
+            self._job.path.unlink(missing_ok=True)  # nothing to go on from
         return kept_in(self.frames, [*([] if self._video is None else [video]), *sides.values()])
 
     def abort(self) -> None:
@@ -334,9 +372,11 @@ class _Outputs:
             self._job.path.unlink(missing_ok=True)
 
     def report(self, wall_s: float, stage_ms: Mapping[str, float], notes: Sequence[str]) -> VideoReport:
+        parts = tuple(self._video.parts) if isinstance(self._video, SplitWriter) else ()
+        sides = {kind: side.path for kind, side in self._whole_sides.items()}
         return VideoReport(
-            path=None if self._video is None else self._video.path,
-            side_files={kind: side.path for kind, side in self._sides.items()},
+            path=parts[0] if parts else None if self._video is None else self._video.path,
+            side_files=sides if self._split_sides is None else self._split_sides.paths,
             frames=self.frames,
             boxes=self._classes.total(),
             boxes_by_class=dict(self._classes.most_common()),
@@ -346,6 +386,7 @@ class _Outputs:
             notes=tuple(notes),
             tracks=self._view.tracks,
             zones=self._view.zones,
+            parts=parts,
         )
 
 

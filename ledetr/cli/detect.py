@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ledetr.chain.split import parse_split
 from ledetr.chain.video import VideoProgress
 from ledetr.cli.detect_jobs import Outcome, Wish, class_names_of, cut_of, planned_jobs, tracking_of
 from ledetr.cli.detect_report import document_of, print_summary
@@ -15,6 +16,7 @@ from ledetr.cli.interruption import stop_on_ctrl_c
 from ledetr.cli.one_document import one_document
 from ledetr.cli.progress import Show, shown_progress
 from ledetr.detector import Detector
+from ledetr.errors import UsageError
 from ledetr.zones import load_zones
 
 
@@ -80,6 +82,13 @@ def detect(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a video where an earlier run of the same command was cut off.")
     ] = False,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="A video in parts, name_001.mp4 and so on: a new one after so long or before it is so large.",
+            metavar="10m|500MB",
+        ),
+    ] = None,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many pictures.")] = None,
     start: Annotated[str | None, typer.Option(help="From this time of a video on: 12.5 or 1:02:03.")] = None,
     end: Annotated[str | None, typer.Option(help="Up to this time of a video.")] = None,
@@ -118,6 +127,7 @@ def detect(
         audio=not no_audio,
         overwrite=overwrite,
         resume=resume,
+        split=None if split is None else parse_split(split),
         cut=cut_of(start, end, max_frames, stride),
         every_frame=every_frame,
         retries=retries,
@@ -128,6 +138,8 @@ def detect(
     model_wish = ModelWish(model, backend, device, precision, imgsz, random_weights)
     side_targets = {kind: path for kind, path in side_paths.items() if path is not None}
     if jobs is not None or cluster is not None:
+        if split is not None:
+            raise UsageError("--split is for one process; leave out --jobs and --cluster, or --split.")
         detect_spread(
             sources, output, side_targets, wish, model_wish, names,
             workers=jobs, cluster=cluster, json=json, quiet=quiet,

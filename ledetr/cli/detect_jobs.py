@@ -12,6 +12,7 @@ from ledetr.chain.output_files import choose_target, output_error, reserve_part
 from ledetr.chain.recorder import choose_codec
 from ledetr.chain.side_files import SIDE_FILE_ENDINGS
 from ledetr.chain.sources import FolderSpec, ImageSpec, ListSpec, SourceSpec, VideoSpec, parse_source
+from ledetr.chain.split import Split, part_path
 from ledetr.chain.stream_out import process_stream
 from ledetr.chain.video import VideoProgress, VideoReport, needs_matroska, process_video
 from ledetr.chain.video_reader import Cut, VideoReader
@@ -40,6 +41,7 @@ class Wish:
     cut: Cut
     every_frame: bool | None
     retries: int
+    split: Split | None = None
     tracking: Tracking | None = None
     zones: ZonePlan | None = None
     class_ids: Sequence[int] | None = None
@@ -61,6 +63,8 @@ class Job:
             )
         if wish.tracking is not None and wish.resume:
             raise UsageError("Ids cannot be taken over from an earlier run; leave out --resume or --track.")
+        if wish.split is not None:
+            self._check_split(wish)
         sources: list[Path] = []
         if isinstance(self.spec, VideoSpec):
             sources = [self.spec.path]
@@ -76,8 +80,15 @@ class Job:
         if self.target is not None and isinstance(self.spec, FolderSpec | ListSpec):
             check_folder(sources, self.target)
             files = []
-        for path in [*files, *self.side_files.values()]:
+        files += self.side_files.values()
+        for path in files if wish.split is None else [part_path(path, 1) for path in files]:
             reserve_part(choose_target(path, overwrite=wish.overwrite, sources=sources)).unlink()
+
+    def _check_split(self, wish: Wish) -> None:
+        if isinstance(self.spec, Stills) or self.target is None:
+            raise UsageError(f"--split is for videos that are written; {self.spec.display_name} gives none here.")
+        if wish.resume:
+            raise UsageError("A video in parts is made in one go; leave out --resume or --split.")
 
     def run(
         self, detector: Detector, wish: Wish, progress: Callable[[VideoProgress], None], stop: threading.Event
@@ -96,7 +107,7 @@ class Job:
         if isinstance(self.spec, Stills):
             return process_images(self.spec, self.target, detector, max_frames=wish.cut.max_frames, **common)
         common |= {"tracking": wish.tracking, "zones": wish.zones}
-        encoding: dict[str, Any] = {"codec": wish.codec, "crf": wish.crf}
+        encoding: dict[str, Any] = {"codec": wish.codec, "crf": wish.crf, "split": wish.split}
         if isinstance(self.spec, VideoSpec):
             return process_video(
                 self.spec.path,

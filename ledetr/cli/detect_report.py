@@ -18,6 +18,8 @@ def print_summary(detector: Detector, outcome: Outcome) -> None:
     for job, report in outcome.done:
         files = [report.path, *report.side_files.values()]
         places = ", ".join(str(path) for path in files if path is not None)
+        if isinstance(report, VideoReport) and len(report.parts) > 1:
+            places += f" and {len(report.parts) - 1} more parts"
         typer.echo(f"{job.spec.display_name} -> {places}")
         typer.echo(f"  {report.frames} pictures, {found_line(report.boxes, report.boxes_by_class)}")
         typer.echo(f"  {report.fps:.1f} fps end to end ({_stages(report)})")
@@ -112,6 +114,7 @@ def result_row(job: Job, report: Report) -> dict[str, Any]:
         row["media_s"] = round(report.media_s, 6)
         row["stage_ms"] = {stage: round(value, 3) for stage, value in report.stage_ms.items()}
         row["notes"] = list(report.notes)
+        row["parts"] = [str(path) for path in report.parts]
         row["tracks"] = report.tracks
         row["zones"] = [shape.to_json() for shape in report.zones]
     return row
