@@ -59,7 +59,8 @@ def facts_of_ffprobe(path: Path) -> Facts:
     tags = tuple(video.get(f"color_{name}", "unknown") for name in ("space", "range", "primaries", "transfer"))
     turned = any("displaymatrix" in side for side in video.get("side_data_list", ()))
     decoded = subprocess.run(
-        ["ffmpeg", "-v", "error", "-nostdin", "-xerror", "-i", str(path), "-fps_mode", "passthrough", "-enc_time_base", "1:90000",
+        ["ffmpeg", "-v", "error", "-nostdin", "-xerror", "-i", str(path), "-fps_mode", "passthrough",
+         "-enc_time_base", "1:90000",
          "-f", "null", "-"],
         capture_output=True, text=True,
     )  # fmt: skip
