@@ -8,7 +8,7 @@ import numpy as np
 
 from ledetr.chain.overlay import RANDOM_WEIGHTS, Mark, PathMark, Pen, marks_of, notice_mark
 from ledetr.chain.pipeline import Result
-from ledetr.chain.trails import Way, zone_marks
+from ledetr.chain.trails import zone_marks
 from ledetr.detections import Detections
 from ledetr_app.drawing import shapes_of
 from ledetr_app.selection import Selection, follow, select
@@ -142,9 +142,8 @@ class Display:
         return zone_marks(plan, self._tracks.followed(result).counts_of(plan), size_hw, pen=pen, by_class=True)
 
     def _trail_marks(self, result: Result, seen: Detections, scale_xy: np.ndarray, pen: Pen) -> list[Mark]:
-        """Of things whose box is seen, or was lost a moment ago."""
-        found = result.detections
-        unseen = {found.track_of(row) for row in range(len(found))} - {seen.track_of(row) for row in range(len(seen))}
+        """Of things whose box is seen."""
+        there = {seen.track_of(row) for row in range(len(seen))}
         scale_x, scale_y = (float(scale) for scale in scale_xy)
         by_track = self._store.state.by_track
         return [
@@ -152,12 +151,8 @@ class Display:
                 tuple((x * scale_x, y * scale_y) for x, y in way.points_xy), way.colour(by_track=by_track), pen.line_px
             )
             for way in self._tracks.followed(result).ways
-            if way.track not in unseen and self._is_shown(way, found)
+            if way.track in there
         ]
-
-    def _is_shown(self, way: Way, found: Detections) -> bool:
-        shown = self._store.state.shown_classes
-        return shown is None or found.class_name(way.class_id) in shown
 
     def marks_to_keep(self, result: Result) -> list[Mark]:
         """The same for a file or the clipboard, where the picture itself must say that the weights are random."""

@@ -50,7 +50,7 @@ class Player:
     plays: what the user wants; pictures and stepping do not lead to the next of the queue. source_key: what the open
     source is called where something is kept for it; without passwords.
     before_change is called in that thread before another source opens or the open one closes; on_opened when a source
-    was found good; on_over where one of them came to its end, good or bad.
+    was found good; on_over where one of them came to its end, good or bad; on_still where all its pictures were shown.
     """
 
     def __init__(self, store: Store, pipeline: Pipeline, control: Worker, clock: Clock) -> None:
@@ -65,6 +65,7 @@ class Player:
         self.before_change: Callable[[], None] = nothing
         self.on_opened: Callable[[], None] = nothing
         self.on_over: Callable[[], None] = nothing
+        self.on_still: Callable[[], None] = nothing
 
     # Commands
 
@@ -187,8 +188,7 @@ class Player:
                 self._on_opened(info)
             case Eof():
                 change(ended=True)
-                if self._is_video:
-                    self.on_over()
+                (self.on_over if self._is_video else self.on_still)()
             case Stalled():
                 change(loss=Loss(self._clock.now_ns()))
             case Reconnecting(attempt, next_in_s):

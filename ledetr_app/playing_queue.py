@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from ledetr_app.player import Player
 from ledetr_app.playlist import Playlist
 from ledetr_app.store import Store
+
+STILL_S = 4.0  # how long a picture is looked at
 
 
 class PlayingQueue:
@@ -16,7 +19,10 @@ class PlayingQueue:
     def __init__(self, store: Store, player: Player) -> None:
         self._store = store
         self._player = player
+        self._later: threading.Timer | None = None
+        self._closed = False
         player.on_over = self._play_on
+        player.on_still = self._play_on_later
 
     def open_source(self, source: str | Path) -> None:
         """Open a path, address, camera or test pattern in place of what is open; the queue waits."""
@@ -59,6 +65,26 @@ class PlayingQueue:
     def clear_queue(self) -> None:
         """Forget the queue; what is played goes on."""
         self._store.change(queue=Playlist())
+
+    def close(self) -> None:
+        """Nothing is played on any more."""
+        self._closed = True
+        if self._later is not None:
+            self._later.cancel()
+
+    def _play_on_later(self) -> None:
+        """A picture is looked at for a while, unless something else is played by then."""
+        if self._later is not None:
+            self._later.cancel()
+        queue = self._store.state.queue
+        if not self._closed and queue.at is not None and queue.neighbour(1) is not None:
+            self._later = threading.Timer(STILL_S, self._play_on_from, (queue.current,))
+            self._later.daemon = True
+            self._later.start()
+
+    def _play_on_from(self, path: str | None) -> None:
+        if self._store.state.queue.current == path:
+            self._play_on()
 
     def _play_on(self) -> None:
         """The next of the queue, where one of it has come to its end, good or bad, while it was played."""

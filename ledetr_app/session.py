@@ -210,6 +210,7 @@ class Session:
             return []
         self._closed = True
         self.on_result = self.on_change = nothing
+        self.queue.close()
         left = [] if self.models.close_loader(STOP_LIMIT_S) else ["model loader"]
         left += [] if self.exporting.close(STOP_LIMIT_S) else ["exports"]
         left += [] if self.compare.close(STOP_LIMIT_S) else ["compare"]

@@ -14,6 +14,7 @@ from ledetr import SCALES
 from ledetr_app.display import LINE_WEIGHTS
 from ledetr_app.session import Session
 from ledetr_app.settings import THEMES
+from ledetr_app.tracks import BUFFERS_S
 from ledetr_app.ui.theme import Theme
 
 
@@ -35,9 +36,18 @@ class Actions:
     def __init__(self, session: Session, theme: Theme, window: QWidget) -> None:
         self._session = session
         self._actions: dict[str, QAction] = {}
-        for command in [*_source_commands(session), *_player_commands(session), *_model_commands(session)]:
+        for command in [
+            *_source_commands(session),
+            *_player_commands(session),
+            *_model_commands(session),
+            *_track_commands(session),
+        ]:
             self.add(command, theme, window)
-        for names in ([f"theme_{c}" for c in THEMES], [f"line_{w:g}" for w in LINE_WEIGHTS]):
+        for names in (
+            [f"theme_{c}" for c in THEMES],
+            [f"line_{w:g}" for w in LINE_WEIGHTS],
+            [f"buffer_{s:g}" for s in BUFFERS_S],
+        ):
             group = QActionGroup(window)  # a click on the one that is chosen does not uncheck it
             for name in names:
                 group.addAction(self[name])
@@ -96,6 +106,7 @@ class Actions:
             "loop",
         ):
             self[name].setEnabled(seekable)
+        self._refresh_tracks()
         self["queue_panel"].setChecked(state.queue_panel)
         self["queue_panel"].setEnabled(bool(state.queue.paths))
         self["next_file"].setEnabled(state.queue.neighbour(1) is not None)
@@ -103,6 +114,18 @@ class Actions:
         self["clear_points"].setEnabled(state.in_s is not None or state.out_s is not None)
         for name in ("play", "stop", "step_back", "step_on"):
             self[name].setEnabled(state.has_source)
+
+    def _refresh_tracks(self) -> None:
+        state = self._session.state
+        for name in ("tracking", "ids", "trails", "by_track", "results_panel", "zones_panel"):
+            self[name].setChecked(getattr(state, name))
+        for name in ("ids", "trails", "by_track", "reset_ids"):
+            self[name].setEnabled(state.tracking)
+        for seconds in BUFFERS_S:
+            self[f"buffer_{seconds:g}"].setChecked(state.track_buffer_s == seconds)
+        for name, tool in (("draw_zone", "zone"), ("draw_line", "line"), ("edit_zones", "edit")):
+            self[name].setChecked(state.drawing.tool == tool)
+            self[name].setEnabled(state.source is not None)
 
 
 def _tr(text: str) -> str:
@@ -220,6 +243,58 @@ def _model_commands(session: Session) -> list[Command]:
             ("C",),
             "panel",
             lambda: session.set_side_panel(not session.state.side_panel),
+            True,
+        ),
+    ]
+
+
+def _track_commands(session: Session) -> list[Command]:
+    def turn(part: str) -> Callable[[], None]:
+        return lambda: session.show(**{part: not getattr(session.state, part)})
+
+    zones, results = session.zones, session.results
+    buffers = [
+        Command(
+            f"buffer_{seconds:g}",
+            _tr("Hidden for up to {seconds:g} s").format(seconds=seconds),
+            (),
+            "",
+            partial(session.tracks.set_buffer, seconds),
+            checkable=True,
+        )
+        for seconds in BUFFERS_S
+    ]
+    return [
+        Command(
+            "tracking",
+            _tr("Tracking"),
+            ("T",),
+            "track",
+            lambda: session.tracks.set_tracking(not session.state.tracking),
+            True,
+        ),
+        Command("ids", _tr("Ids"), ("D",), "", turn("ids"), True),
+        Command("trails", _tr("Trails"), ("Shift+T",), "", turn("trails"), True),
+        Command("by_track", _tr("Colour by track"), ("K",), "", turn("by_track"), True),
+        Command("reset_ids", _tr("Ids from 1, counts from 0"), ("Shift+R",), "", session.tracks.reset),
+        *buffers,
+        Command("draw_zone", _tr("Draw a zone"), ("Z",), "zone", lambda: zones.take("zone"), True),
+        Command("draw_line", _tr("Draw a line"), ("X",), "line", lambda: zones.take("line"), True),
+        Command("edit_zones", _tr("Move points"), ("E",), "move", lambda: zones.take("edit"), True),
+        Command(
+            "zones_panel",
+            _tr("Zones and lines"),
+            ("Shift+Z",),
+            "",
+            lambda: zones.set_panel(not session.state.zones_panel),
+            True,
+        ),
+        Command(
+            "results_panel",
+            _tr("Results"),
+            ("Ctrl+R",),
+            "table",
+            lambda: results.set_panel(not session.state.results_panel),
             True,
         ),
     ]

@@ -189,7 +189,9 @@ class StatsOverlay(QFrame):
         value = _label("–")
         value.setAccessibleName(name)
         self._grid.addWidget(_label(name), row, 0)
-        self._grid.addWidget(value, row, 1, Qt.AlignmentFlag.AlignRight)
+        # The label has all of the column, so that a longer number is not cut until the layout has heard of it.
+        value.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self._grid.addWidget(value, row, 1)
         self.values[key] = value
 
 

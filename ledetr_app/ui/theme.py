@@ -234,7 +234,8 @@ def style_sheet(t: Tokens) -> str:
     QToolButton[flat="true"] {{ padding: 6px; }}
     QToolButton:hover, QPushButton:hover {{ background: {t.hover}; }}
     QToolButton:pressed, QPushButton:pressed {{ background: {t.line}; }}
-    QToolButton:focus, QPushButton:focus, QLineEdit:focus, QListView:focus {{ border: 1px solid {t.accent}; }}
+    QToolButton:focus, QPushButton:focus, QLineEdit:focus, QListView:focus, QTableView:focus,
+    QTreeView:focus {{ border: 1px solid {t.accent}; }}
     QToolButton:disabled, QPushButton:disabled {{ color: {t.disabled}; }}
     QToolButton:checked {{ background: {t.accent_soft}; }}
     QToolButton::menu-indicator {{ image: none; width: 0px; }}
@@ -277,9 +278,18 @@ def style_sheet(t: Tokens) -> str:
         background: {t.surface}; color: {t.text}; border: 1px solid {t.line}; border-radius: 8px; padding: 6px 10px;
         selection-background-color: {t.accent}; selection-color: {t.on_accent};
     }}
-    QListView {{
+    QListView, QTableView, QTreeView {{
         background: {t.surface}; color: {t.text}; border: 1px solid transparent; border-radius: 8px; outline: 0;
     }}
+    QTableView::item, QTreeView::item {{ padding: 2px 6px; }}
+    QTableView::item:hover, QTreeView::item:hover {{ background: {t.raised}; }}
+    QTableView::item:selected, QTreeView::item:selected {{ background: {t.accent_soft}; color: {t.text}; }}
+    QTreeView QLineEdit {{ padding: 0px 4px; border-radius: 4px; }}
+    QHeaderView, QHeaderView::section {{
+        background: {t.surface}; color: {t.muted}; border: none; padding: 4px 6px;
+    }}
+    QHeaderView::section {{ border-bottom: 1px solid {t.line}; }}
+    QPushButton:checked {{ background: {t.accent_soft}; }}
     QListView::item {{ padding: 5px 6px; border-radius: 6px; }}
     QListView::indicator {{ width: 14px; height: 14px; border: 1px solid {t.muted}; border-radius: 4px; }}
     QListView::indicator:checked {{

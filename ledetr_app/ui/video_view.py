@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PySide6.QtCore import QElapsedTimer, QPointF, QRectF, QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QColor, QImage, QMouseEvent, QPainter, QPaintEvent, QPen, QResizeEvent, QWheelEvent
+from PySide6.QtCore import QElapsedTimer, QEvent, QPointF, QRectF, QSize, Qt, QTimer, Signal
+from PySide6.QtGui import (
+    QColor,
+    QImage,
+    QKeyEvent,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+    QPen,
+    QResizeEvent,
+    QWheelEvent,
+)
 from PySide6.QtWidgets import QApplication, QSizePolicy, QWidget
 
 from ledetr.chain.pipeline import State
@@ -14,6 +24,7 @@ from ledetr_app.session import Session
 from ledetr_app.ui.compare_view import CompareLayer, Paper
 from ledetr_app.ui.marks import paint_marks, paint_selection
 from ledetr_app.ui.theme import Theme
+from ledetr_app.ui.zone_hand import ZoneHand
 from ledetr_app.viewport import ZOOM_STEP, Placed, View, panned, place, zoomed
 
 OPENING_AFTER_MS = 300
@@ -35,6 +46,9 @@ class VideoView(QWidget):
         self._theme = theme
         self._picture: Picture | None = None
         self._image: QImage | None = None
+        self.hand = ZoneHand(session)
+        self.setMouseTracking(True)
+        self._crossed = False
         self.compare = CompareLayer(session, self)
         self._opening = QElapsedTimer()
         self._pressed: QPointF | None = None
@@ -62,6 +76,9 @@ class VideoView(QWidget):
         self._prep.set_view(self._session.state.view)
         self._watch_opening()
         self.compare.place(self.picture_rect, QRectF(self.rect()))
+        if self.hand.busy is not self._crossed:
+            self._crossed = self.hand.busy
+            self.setCursor(Qt.CursorShape.CrossCursor if self._crossed else Qt.CursorShape.ArrowCursor)
         self.update()
 
     def zoom_by(self, factor: float, at: QPointF | None = None) -> None:
@@ -129,6 +146,8 @@ class VideoView(QWidget):
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         """Fullscreen."""
+        if self.hand.double_click(event):
+            return
         if event.button() == Qt.MouseButton.LeftButton:
             self.double_clicked.emit()
 
@@ -142,12 +161,17 @@ class VideoView(QWidget):
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         """A click or a drag begins."""
+        at = self.to_picture(event.position())
+        if at is not None and self.hand.press(event, at, self._size_wh()):
+            return
         self._pressed = event.position() if event.button() == Qt.MouseButton.LeftButton else None
         self._dragged = None
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         """A drag moves a picture that is larger than its room."""
-        placed = self._placed()
+        placed, at = self._placed(), self.to_picture(event.position())
+        if at is not None and self.hand.move(event, at):
+            return
         if self._pressed is None or placed is None or not placed.can_pan:
             event.ignore()  # the window wants to know that the pointer moved
             return
@@ -161,6 +185,8 @@ class VideoView(QWidget):
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
         """The end of a drag, or a click: select the box under it."""
+        if self.hand.release(event):
+            return
         placed, pressed, dragged = self._placed(), self._pressed, self._dragged
         self._pressed = self._dragged = None
         if dragged is not None:
@@ -168,6 +194,33 @@ class VideoView(QWidget):
         elif pressed is not None and placed is not None:
             ratio = self.devicePixelRatioF()
             self._session.select_at(*placed.to_source(pressed.x() * ratio, pressed.y() * ratio))
+
+    def event(self, event: QEvent) -> bool:
+        """While zones are drawn, their keys are no shortcuts."""
+        if (
+            event.type() == QEvent.Type.ShortcutOverride
+            and isinstance(event, QKeyEvent)
+            and not event.modifiers() & ~Qt.KeyboardModifier.ShiftModifier
+            and self.hand.wants(event.key())
+        ):
+            event.accept()
+            return True
+        return super().event(event)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """For the zones, else for the window."""
+        if not self.hand.key(event):
+            super().keyPressEvent(event)
+
+    def to_picture(self, at: QPointF) -> tuple[float, float] | None:
+        """A point of this widget as 0..1 of the picture, also outside of it; None where there is no picture."""
+        rect = self.picture_rect
+        if rect.isEmpty():
+            return None
+        return (at.x() - rect.left()) / rect.width(), (at.y() - rect.top()) / rect.height()
+
+    def _size_wh(self) -> tuple[float, float]:
+        return self.picture_rect.width(), self.picture_rect.height()
 
     def _set_view(self, view: View) -> None:
         self._session.set_view(view)
@@ -212,6 +265,7 @@ class VideoView(QWidget):
         if not self.compare.paint_opinions(painter, picture.result, Paper(size_hw, fitted[::-1]), target):
             paint_marks(painter, self._session.marks(picture.result, size_hw, fitted[::-1]))
         painter.restore()
+        self.hand.paint(painter, target)
 
     def _paint_words(self, painter: QPainter) -> None:
         self.words.clear()
@@ -235,6 +289,8 @@ class VideoView(QWidget):
         elif state.running is None and state.loading is not None:
             name = state.loading.upper() if len(state.loading) == 1 else Path(state.loading).name
             self._paint_chip(painter, self.tr("Loading {name}, boxes will follow …").format(name=name), top)
+        if self.hand.busy:
+            self._paint_chip(painter, self.hand.words(), top + (44 if self.words else 0))
 
     def _paint_chip(
         self, painter: QPainter, text: str, middle_y: int, ground: str = "#10141a", colour: str = "#ffffff"

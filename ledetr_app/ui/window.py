@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from PySide6.QtCore import QMimeData, QRect, Qt, QTimer
 from PySide6.QtGui import (
@@ -21,6 +22,7 @@ from ledetr_app.display import LINE_WEIGHTS
 from ledetr_app.handed import Handed
 from ledetr_app.resources import sample_clip
 from ledetr_app.session import Session
+from ledetr_app.tracks import BUFFERS_S
 from ledetr_app.ui.address import AddressBar
 from ledetr_app.ui.bridge import Bridge
 from ledetr_app.ui.compare_menu import CompareMenu
@@ -33,9 +35,11 @@ from ledetr_app.ui.panels.exports import ExportsPanel
 from ledetr_app.ui.panels.model import ModelPanel
 from ledetr_app.ui.panels.queue import QueuePanel
 from ledetr_app.ui.panels.recording import RecordingPanel
+from ledetr_app.ui.panels.results import ResultsPanel
 from ledetr_app.ui.panels.source import SourcePanel
 from ledetr_app.ui.panels.stats import StatsPanel
 from ledetr_app.ui.panels.timeline import TimelinePanel
+from ledetr_app.ui.panels.zones import ZonesPanel
 from ledetr_app.ui.sheet import Sheet
 from ledetr_app.ui.shortcuts import Actions, Command, FocusKeys
 from ledetr_app.ui.stats_overlay import StatsOverlay
@@ -112,15 +116,21 @@ class Window(QMainWindow):
             part.hide()
         self.menuBar().hide()
         self.showFullScreen()
-        self.view.setMouseTracking(True)
         self._pointer.start()
 
     def leave_fullscreen(self) -> None:
-        """Esc: out of fullscreen; also folds what lies over the picture, and no box is selected any more."""
+        """Esc: out of fullscreen; also folds what lies over the picture, and no box is selected any more.
+
+        While a zone is drawn it only puts the tool away.
+        """
+        if self.session.state.drawing.tool:
+            self.session.zones.cancel()
+            return
         self.address.fold()
         self.keys_sheet.hide()
         self.about_sheet.hide()
         self.session.clear_selection()
+        self.session.zones.select(None)
         if not self.isFullScreen():
             return
         self.menuBar().show()
@@ -130,7 +140,6 @@ class Window(QMainWindow):
             self.showMaximized()
         else:
             self.showNormal()
-        self.view.setMouseTracking(False)
         self._pointer.stop()
         self.view.unsetCursor()
         self.refresh()
@@ -222,6 +231,8 @@ class Window(QMainWindow):
         self.empty = EmptyState(session, theme, [actions[name] for name in starts], self.view)
         self.classes = ClassPanel(session)
         self.queue = QueuePanel(session)
+        self.results = ResultsPanel(session)
+        self.zones = ZonesPanel(session, actions, self._ask_for_zones, self._ask_where_zones_go)
         self.exports = ExportsPanel(session, session.exporting, theme)
         self.timeline = TimelinePanel(session, theme, actions)
         self.stats = StatsPanel(session)
@@ -246,6 +257,8 @@ class Window(QMainWindow):
             self.empty,
             self.classes,
             self.queue,
+            self.results,
+            self.zones,
             self.exports,
             self.timeline,
             self.stats,
@@ -276,7 +289,8 @@ class Window(QMainWindow):
         panels.setContentsMargins(0, 0, 0, 0)
         panels.setSpacing(0)
         panels.addWidget(self.classes, 3)
-        panels.addWidget(self.queue, 2)
+        for panel in (self.queue, self.results, self.zones):
+            panels.addWidget(panel, 2)
         middle.addWidget(side)
         beside = QWidget()  # fullscreen hides it, whatever stands in it
         column_of_exports = QVBoxLayout(beside)
@@ -307,6 +321,8 @@ class Window(QMainWindow):
                                 "loop", "scan_file", None, "slower", "faster", "real_time"]),
             (self.tr("&Model"), ["model_n", "model_m", "model_l", "model_x", None, "device", "precision", "layers",
                                  None, "compare", "compare_with", None, "score_up", "score_down"]),
+            (self.tr("&Tracks"), ["tracking", "buffer", "reset_ids", None, "ids", "trails", "by_track", None,
+                                  "draw_zone", "draw_line", "edit_zones", "zones_panel", None, "results_panel"]),
             (self.tr("&View"), ["boxes", "labels", "scores", "lines", "stats", "side_panel", "queue_panel", None,
                                 "zoom_in", "zoom_out", "zoom_fit", "zoom_full", None,
                                 "theme_system", "theme_light", "theme_dark", None, "fullscreen"]),
@@ -317,6 +333,7 @@ class Window(QMainWindow):
             "precision": self.engine.precision,
             "layers": self.engine.layers,
             "compare_with": self.compare,
+            "buffer": self._menu_of(self.tr("Memory"), [f"buffer_{seconds:g}" for seconds in BUFFERS_S]),
             "lines": self._menu_of(self.tr("Line width"), [f"line_{weight:g}" for weight in LINE_WEIGHTS]),
         }
         for title, names in contents:
@@ -351,6 +368,7 @@ class Window(QMainWindow):
             self.timeline.show_position()
             self.classes.show_counts()
             self.stats.show_selection()
+            self.results.show_rows()
             self.exports.refresh()
             self.compare.refresh()
             return
@@ -376,6 +394,21 @@ class Window(QMainWindow):
         dialog.setFileMode(mode)
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.filesSelected.connect(self.session.open_files)
+        dialog.open()  # not exec(): the picture goes on meanwhile
+
+    def _ask_for_zones(self) -> None:
+        self._ask_for_path(self.tr("Load zones"), QFileDialog.AcceptMode.AcceptOpen, self.session.zones.load)
+
+    def _ask_where_zones_go(self) -> None:
+        self._ask_for_path(self.tr("Save zones"), QFileDialog.AcceptMode.AcceptSave, self.session.zones.save)
+
+    def _ask_for_path(self, title: str, mode: QFileDialog.AcceptMode, take: Callable[[Path], None]) -> None:
+        dialog = QFileDialog(self, title)
+        dialog.setAcceptMode(mode)
+        dialog.setNameFilter(self.tr("Zones (*.json)"))
+        dialog.setDefaultSuffix("json")
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.fileSelected.connect(lambda text: take(Path(text)))
         dialog.open()  # not exec(): the picture goes on meanwhile
 
     def _open_sample(self) -> None:

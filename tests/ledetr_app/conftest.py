@@ -21,6 +21,7 @@ import av
 from PySide6.QtCore import QtMsgType, qInstallMessageHandler
 
 from ledetr.backends.base import BackendInfo
+from ledetr.chain.pipeline import State
 from ledetr.detections import Detections
 from ledetr.errors import BackendUnavailable, WeightsError
 from ledetr_app.model_loader import ModelWish
@@ -31,6 +32,7 @@ from ledetr_app.ui.window import Window
 # What the offscreen plugin says of itself; a desktop's plugin does not.
 OF_THE_PLUGIN = ("This plugin does not support propagateSizeHints()",)
 
+PATTERN = "test:320x240p30"
 CLASSES = ("person", "dog", "car")
 BOXES = np.array([[20, 20, 120, 200], [140, 60, 260, 200], [200, 10, 300, 90]], np.float32)
 SCORES = np.array([0.9, 0.6, 0.3], np.float32)
@@ -204,6 +206,25 @@ def make_window(qtbot, theme) -> Iterator[Callable[[Session], Window]]:
 @pytest.fixture
 def window(make_window, session) -> Window:
     return make_window(session)
+
+
+@pytest.fixture
+def playing(qtbot, window, session):
+    """A window that plays the test pattern with N."""
+    session.start(source=PATTERN)
+    qtbot.waitUntil(lambda: session.state.running is not None and session.shown is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: len(session.shown.detections) == 3)
+    return window
+
+
+@pytest.fixture
+def player(qtbot, window, session, clip):
+    """A window with the clip (2.4 s, 25 fps), paused."""
+    session.start(source=clip)
+    qtbot.waitUntil(lambda: session.state.running is not None and session.shown is not None, timeout=10_000)
+    session.pause()
+    qtbot.waitUntil(lambda: session.state.phase is State.PAUSED)
+    return window
 
 
 @pytest.fixture

@@ -36,25 +36,6 @@ from ledetr_app.viewport import View
 PATTERN = "test:320x240p30"
 
 
-@pytest.fixture
-def playing(qtbot, window, session):
-    """A window that plays the test pattern with N."""
-    session.start(source=PATTERN)
-    qtbot.waitUntil(lambda: session.state.running is not None and session.shown is not None, timeout=10_000)
-    qtbot.waitUntil(lambda: len(session.shown.detections) == 3)
-    return window
-
-
-@pytest.fixture
-def player(qtbot, window, session, clip):
-    """A window with the clip (2.4 s, 25 fps), paused."""
-    session.start(source=clip)
-    qtbot.waitUntil(lambda: session.state.running is not None and session.shown is not None, timeout=10_000)
-    session.pause()
-    qtbot.waitUntil(lambda: session.state.phase is State.PAUSED)
-    return window
-
-
 def press(qtbot, window, keys):
     """The keys as the user presses them with the picture in focus."""
     combination = QKeySequence(keys)[0]

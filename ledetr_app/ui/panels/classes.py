@@ -24,16 +24,15 @@ from PySide6.QtWidgets import (
 from ledetr.chain.overlay import class_colour
 from ledetr_app.display import CONF_RANGE
 from ledetr_app.session import Session
+from ledetr_app.ui.panels.side import SidePanel
 from ledetr_app.ui.panels.swatch import swatch_icon
 
 
-class ClassPanel(QFrame):
+class ClassPanel(SidePanel):
     """The filter works by name, so it outlives a change of model. Counts are those of the picture on the screen."""
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.setObjectName("sidePanel")
-        self.setFixedWidth(236)
         self._session = session
         self._names: tuple[str, ...] = ()
         self._counts: dict[str, int] = {}

@@ -42,7 +42,10 @@ class DisplayPanel(QWidget):
         self.slider.setToolTip(self.tr("Hide boxes with a lower score (Up, Down)"))
         self.value = QLabel()
         self.value.setMinimumWidth(self.fontMetrics().horizontalAdvance("0.00") + 4)
-        self.buttons = {name: action_button(actions, name) for name in ("boxes", "labels", "side_panel")}
+        self.buttons = {
+            name: action_button(actions, name)
+            for name in ("boxes", "labels", "tracking", "results_panel", "side_panel")
+        }
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(8)

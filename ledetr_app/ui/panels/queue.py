@@ -18,6 +18,7 @@ from PySide6.QtWidgets import (
 )
 
 from ledetr_app.session import Session
+from ledetr_app.ui.panels.side import SidePanel
 from ledetr_app.ui.text import tip
 
 
@@ -38,13 +39,11 @@ class QueueList(QListWidget):
             super().keyPressEvent(event)
 
 
-class QueuePanel(QFrame):
+class QueuePanel(SidePanel):
     """Shown while there is a list and the user has not folded it. The file that is played is marked, not only bold."""
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.setObjectName("sidePanel")
-        self.setFixedWidth(236)
         self._session = session
         self._done: object = None
         self._paths: tuple[str, ...] = ()

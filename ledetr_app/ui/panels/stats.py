@@ -93,8 +93,10 @@ class StatsPanel(QStatusBar):
         if selected is not None:
             x0, y0, x1, y1 = (round(float(value)) for value in selected.xyxy[0])
             score = float(selected.confidence[0])
+            track = selected.track_of(0)
+            name = selected.names[0] if track is None else f"#{track} {selected.names[0]}"
             words = self.tr("{name} {score:.2f} · {width} × {height} px").format(
-                name=selected.names[0], score=score, width=x1 - x0, height=y1 - y0
+                name=name, score=score, width=x1 - x0, height=y1 - y0
             )
         if words != self.selected.text():
             self.selected.setText(words)
