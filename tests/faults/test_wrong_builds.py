@@ -1,6 +1,14 @@
 """Each guard is seen failing: the same check on the right build, which passes, and on a wrong one, which must not.
 
-The wrong build with a queue in place of the mailbox is tests/ledetr/chain/test_live_age.py::test_the_test_can_fail.
+| guard | wrong build |
+| --- | --- |
+| live age does not grow | a queue for the mailbox: tests/ledetr/chain/test_live_age.py::test_the_test_can_fail |
+| the window's thread is never late | a join in it: test_a_join_in_the_windows_thread_is_noticed |
+| stop is quick while a model hangs | a join without a limit: test_a_join_without_a_limit_is_noticed |
+| nothing has its final name before its end | written to it: test_writing_to_the_final_name_is_noticed |
+| the same for workers of many videos | written to it: test_workers_that_write_to_final_names_are_noticed |
+| at most two seconds are lost | no fragments: test_a_part_file_that_a_kill_would_take_is_noticed |
+| golden clips come back as they were | each fact changed by a little: tests/faults/test_golden_judge.py |
 """
 
 import shutil
@@ -14,13 +22,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PySide6.QtCore import QElapsedTimer, QTimer
 
+from ledetr.backends.base import BackendInfo
 from ledetr.chain import recorder, session
 from ledetr.chain.pipeline import STOP_LIMIT_S, Pipeline
 from ledetr.chain.recorder import VideoWriter
 from ledetr.chain.resume import usable_segment
 from ledetr.chain.sources import TestPatternSpec
+from ledetr.chain.stage import Stage
 from ledetr.detections import Detections
+from ledetr_app.player import Player
+from ledetr_app.session import Session
 
 FRAMES = 200
 
@@ -81,7 +94,7 @@ class StuckModel:
     category_ids = (1,)
     score_threshold = 0.5
     random_weights = False
-    info: Any = None
+    info = BackendInfo("fake", "cpu", "fp32", (64, 64))
 
     def __init__(self) -> None:
         self.reached, self.let_go = threading.Event(), threading.Event()
@@ -118,3 +131,70 @@ def test_a_join_without_a_limit_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(session, "join_all", lambda threads, limit_s: right(threads, 60.0))
     with pytest.raises(AssertionError):
         check_stop_is_quick_while_the_model_hangs()
+
+
+HANG_S = STOP_LIMIT_S + 3
+LATE_S = STOP_LIMIT_S + 1.5  # the rest is for a busy machine
+
+
+def check_the_windows_thread_is_never_late(qtbot: Any) -> None:
+    """Stop while the model hangs, from the thread of the window, and look how late its own timer is meanwhile."""
+    model = StuckModel()
+    app = Session(load_detector=lambda _: model, list_devices=dict, find=lambda _: Path(__file__))
+    clock, worst_ms = QElapsedTimer(), 0.0
+
+    def tick() -> None:
+        nonlocal worst_ms
+        worst_ms = max(worst_ms, clock.restart())
+
+    ticks = QTimer()
+    ticks.setInterval(10)
+    ticks.timeout.connect(tick)
+    try:
+        app.start(model="n", source="test:320x240p30")
+        qtbot.waitUntil(model.reached.is_set, timeout=30_000)
+        threading.Timer(HANG_S, model.let_go.set).start()
+        clock.start()
+        ticks.start()
+        app.stop()
+        qtbot.waitUntil(model.let_go.is_set, timeout=30_000)
+        qtbot.wait(50)  # for the tick that was held up
+        assert worst_ms < 1000 * LATE_S
+    finally:
+        ticks.stop()
+        model.let_go.set()
+        app.close()
+
+
+def test_a_join_in_the_windows_thread_is_noticed(qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_the_windows_thread_is_never_late(qtbot)
+
+    def stop_here(player: Player) -> None:
+        player._pipeline.stop()
+
+    right: Callable[..., Any] = session.join_all
+    monkeypatch.setattr(session, "join_all", lambda threads, limit_s: right(threads, 60.0))
+    monkeypatch.setattr(Player, "stop", stop_here)
+    with pytest.raises(AssertionError):
+        check_the_windows_thread_is_never_late(qtbot)
+
+
+def check_workers_leave_final_names_free(folder: Path) -> None:
+    """What a worker leaves that is killed before its end lies under no final name."""
+    folder.mkdir(exist_ok=True)
+    stage = Stage("clip.mp4", {"video": folder / "clip_boxes.mp4"}, "made of this")
+    stage.begin(resume=False)
+    writer = VideoWriter(
+        stage.staged["video"], width=64, height=48, time_base=Fraction(1, 25), rate=Fraction(25), overwrite=True
+    )
+    for number in range(10):
+        writer.write(np.full((48, 64, 3), number, np.uint8), number)
+    writer.finish()  # and here it dies, before its receipt
+    assert stage.receipt() is None and not stage.finals["video"].exists()
+
+
+def test_workers_that_write_to_final_names_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_workers_leave_final_names_free(tmp_path / "right")
+    monkeypatch.setattr(Stage, "staged", property(lambda stage: dict(stage.finals)))
+    with pytest.raises(AssertionError):
+        check_workers_leave_final_names_free(tmp_path / "wrong")
