@@ -83,6 +83,12 @@ class Gathered:
             self._category_ids: tuple[int, ...] = ()
             self.models: tuple[str, ...] = ()
 
+    def forget_ids(self) -> None:
+        """From now on ids begin at 1 again, so those of before mean nothing any more."""
+        with self._lock:
+            self.version += 1
+            self._boxes["track"] = NO_TRACK
+
     def add(self, result: Result, seen: Detections) -> None:
         """The boxes that were seen in a frame. With the names of another model everything begins anew."""
         if self._class_names not in ((), seen.class_names) and seen.class_names:

@@ -101,6 +101,7 @@ class Session:
         )
         self.player.before_change = self.keeping.stop_recording
         self.player.on_opened = self.models.on_loaded = self._save_settings_soon
+        self.tracks.on_reset = self.results.gathered.forget_ids
         self.zones.on_kept = self._keep_zones
         self.zones.switch_tracking = self.tracks.set_tracking
         self._name_commands()

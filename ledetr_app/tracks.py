@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -11,7 +11,7 @@ from ledetr.chain.pipeline import Pipeline, Result
 from ledetr.chain.trails import Trails, Way
 from ledetr.tracking import Tracking
 from ledetr.zones import Line, ShapeCount, Zone, ZoneCounter, ZonePlan
-from ledetr_app.store import Store
+from ledetr_app.store import Store, nothing
 from ledetr_app.worker import Worker
 
 BUFFERS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -41,7 +41,10 @@ NOTHING_FOLLOWED = Followed()
 
 
 class Tracks:
-    """Switches tracking of the pipeline, and keeps trails and counts of the newest results by their number."""
+    """Switches tracking of the pipeline, and keeps trails and counts of the newest results by their number.
+
+    on_reset is called when ids begin at 1 again.
+    """
 
     def __init__(self, store: Store, pipeline: Pipeline, control: Worker) -> None:
         self._store = store
@@ -52,6 +55,7 @@ class Tracks:
         self._epoch: int | None = None
         self._counters: dict[tuple[type, Place], ZoneCounter] = {}
         self._kept: dict[int, Followed] = {}
+        self.on_reset: Callable[[], None] = nothing
         pipeline.set_tracking(self._tracking())
 
     def set_tracking(self, tracking: bool) -> None:
@@ -118,6 +122,7 @@ class Tracks:
     def _switch(self) -> None:
         self._pipeline.set_tracking(self._tracking())
         self.begin()
+        self.on_reset()
 
     def _tracking(self) -> Tracking | None:
         state = self._store.state

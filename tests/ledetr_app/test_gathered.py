@@ -87,6 +87,17 @@ def test_tracks_have_one_row_each_from_first_to_last_sight() -> None:
     assert gathered.has_tracks
 
 
+def test_ids_that_begin_anew_are_not_mixed_with_those_of_before() -> None:
+    gathered = Gathered()
+    gathered.add(result(1), boxes((0, 0.9, 1)))
+    before = gathered.version
+    gathered.forget_ids()
+    gathered.add(result(2), boxes((1, 0.9, 1)))
+    assert gathered.version > before + 1
+    assert gathered.rows(ALL, by_track=False).track.tolist() == [NO_TRACK, 1]
+    assert gathered.rows(ALL, by_track=True).class_id.tolist() == [1]
+
+
 @pytest.mark.parametrize("limits", [(8, 1000), (1000, 30)], ids=["frames", "boxes"])
 def test_memory_is_bounded_and_the_newest_stay(limits: tuple[int, int]) -> None:
     gathered = Gathered(most_frames=limits[0], most_boxes=limits[1])

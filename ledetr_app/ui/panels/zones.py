@@ -73,6 +73,7 @@ class ZonesPanel(SidePanel):
         self.note.setWordWrap(True)
         self.load, self.save = QPushButton(self.tr("Load…")), QPushButton(self.tr("Save…"))
         self.reset = QPushButton(self.tr("Reset counts"))
+        self.reset.setToolTip(self.tr("Counts from 0, ids from 1"))
         self.remove = QPushButton(self.tr("Remove"))
         for button, run in (
             (self.load, load),
