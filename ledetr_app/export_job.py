@@ -14,6 +14,7 @@ from ledetr.cli.detect_jobs import Job, Wish, planned_jobs
 from ledetr.errors import UsageError
 from ledetr.paths import printable
 from ledetr.tracking import Tracking
+from ledetr.zones import ZonePlan, plan_of
 from ledetr_app.model_loader import ModelWish
 
 VIDEO = "video"
@@ -39,6 +40,7 @@ class ExportJob:
     """source: a path or address. start_s, end_s: the part of it, in seconds from its first picture, end_s excluded;
     None = to its end. model: what finds the boxes. conf: lowest score, None = the model's own. class_names: only
     these; None = all. outputs: some of OUTPUTS; "video" is the source with boxes. folder: where they go.
+    tracked: things in a video have ids; so long as track_buffer_s one may be hidden. zones: where they are counted.
     """
 
     source: str
@@ -51,6 +53,9 @@ class ExportJob:
     class_names: tuple[str, ...] | None = None
     labels: bool = True
     scores: bool = True
+    tracked: bool = False
+    track_buffer_s: float = 2.0
+    zones: ZonePlan | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.outputs if name not in OUTPUTS]
@@ -66,8 +71,9 @@ class ExportJob:
 
     @property
     def tracks(self) -> bool:
-        """MOT is about ids."""
-        return "mot" in self.outputs
+        """MOT is about ids; of a video, the user may want them too, and zones count them."""
+        wanted = self.tracked or self.zones is not None
+        return "mot" in self.outputs or (wanted and isinstance(self.spec(), VideoSpec))
 
     def spec(self) -> SourceSpec:
         """What the source is. Raises UsageError."""
@@ -87,7 +93,8 @@ class ExportJob:
             cut=Cut(start_s=self.start_s, end_s=self.end_s),
             every_frame=None,
             retries=3,
-            tracking=Tracking() if self.tracks else None,
+            tracking=Tracking(buffer_s=self.track_buffer_s) if self.tracks else None,
+            zones=self.zones if self.tracks else None,
         )
 
     def plan(self) -> tuple[Job, Wish]:
@@ -125,7 +132,8 @@ class ExportRow:
 
 def row_to_json(row: ExportRow) -> dict[str, Any]:
     """What the next run needs of it."""
-    job = asdict(row.job)
+    zones = row.job.zones
+    job = asdict(row.job) | {"zones": None if zones is None else zones.to_json()}
     return {"job": job, "status": row.status.value, "sentence": row.sentence, "paths": list(row.paths)}
 
 
@@ -138,12 +146,13 @@ def row_of_json(document: Mapping[str, Any], number: int) -> ExportRow:
     wish = dict(job.pop("model"))
     if not all(isinstance(job[name], str) for name in ("source", "folder")) or "\0" in job["source"]:
         raise TypeError("a source and a folder are texts")
-    names = job.pop("class_names")
+    names, zones = job.pop("class_names"), job.pop("zones", None)
     outputs = tuple(str(name) for name in job.pop("outputs"))
     made = ExportJob(
         **job,
         model=ModelWish(**wish),
         outputs=outputs,
+        zones=None if zones is None else plan_of(zones),
         class_names=None if names is None else tuple(str(name) for name in names),
     )
     status = Status(document["status"])

@@ -10,6 +10,7 @@ from platformdirs import user_videos_path
 
 from ledetr.chain.sources import SourceInfo
 from ledetr.errors import UsageError
+from ledetr.zones import ZonePlan
 from ledetr_app.export_job import OUTPUTS, VIDEO, ExportJob
 from ledetr_app.export_queue import ExportQueue
 from ledetr_app.model_loader import LoadDetector
@@ -32,7 +33,8 @@ class ExportForm:
 class Exporting:
     """The queue, and the form that fills it. Commands return at once.
 
-    source: what opens the shown source again, "" where nothing does. kept_in: where the queue outlives the window.
+    source: what opens the shown source again, "" where nothing does. zones: what was drawn for a source. kept_in: where
+    the queue outlives the window.
     """
 
     def __init__(
@@ -41,11 +43,13 @@ class Exporting:
         load: LoadDetector,
         *,
         source: Callable[[], str],
+        zones: Callable[[str], ZonePlan | None] = lambda _source: None,
         folder: Path | None = None,
         kept_in: Path | None = None,
     ) -> None:
         self._store = store
         self._source = source
+        self._zones = zones
         self.form = ExportForm((VIDEO, "csv"), folder or user_videos_path() / "Le-DETR")
         self.queue = ExportQueue(load, kept_in)
 
@@ -105,6 +109,9 @@ class Exporting:
                 class_names=names,
                 labels=state.labels,
                 scores=state.scores,
+                tracked=state.tracking,
+                track_buffer_s=state.track_buffer_s,
+                zones=self._zones(source),
             )
             for source in sources
         ]

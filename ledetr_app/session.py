@@ -97,7 +97,12 @@ class Session:
             store, detector=lambda: self.models.detector, source=lambda: self.player.source_key, clock=self.clock
         )
         self.exporting = Exporting(
-            store, self.models.load, source=lambda: self.player.source_key, folder=videos, kept_in=exports
+            store,
+            self.models.load,
+            source=lambda: self.player.source_key,
+            zones=self.zones.plan_for,
+            folder=videos,
+            kept_in=exports,
         )
         self.player.before_change = self.keeping.stop_recording
         self.player.on_opened = self.models.on_loaded = self._save_settings_soon

@@ -1,5 +1,6 @@
 """Jobs made of the form and of what the window shows."""
 
+import json
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from ledetr.chain.sources import SourceInfo
+from ledetr.tracking import Tracking
+from ledetr.zones import Line, Zone, ZonePlan
+from ledetr_app.export_job import row_of_json, row_to_json
 from ledetr_app.exporting import Exporting
 from ledetr_app.model_loader import ModelWish
 from ledetr_app.state import SessionState
@@ -37,6 +41,24 @@ def test_the_shown_file_with_the_choices_in_force(exporting, tmp_path):
     assert (job.outputs, job.folder) == (("video", "csv"), str(tmp_path))
     assert (job.start_s, job.end_s) == (0.0, None)
     assert exporting.form.shown
+
+
+def test_tracking_and_the_zones_of_a_source_go_into_its_job_and_outlive_the_window(store, loader, tmp_path):
+    plan = ZonePlan((Zone("yard", ((0.1, 0.1), (0.9, 0.1), (0.5, 0.9))),), (Line("gate", (0.5, 0.0), (0.5, 1.0)),))
+    plans = {"/films/film.mp4": plan}
+    exporting = Exporting(store, loader, source=lambda: "/films/film.mp4", zones=plans.get, folder=tmp_path)
+    exporting.queue.set_paused(True)
+    store.change(track_buffer_s=4.0)
+    exporting.add_files(["/films/film.mp4", "/films/other.mp4", "/films/still.png"])
+    store.change(tracking=True)
+    exporting.add_files(["/films/other.mp4", "/films/still.png"])
+    rows = exporting.queue.state.rows
+    assert [row_of_json(json.loads(json.dumps(row_to_json(row))), row.number) for row in rows] == list(rows)
+    wishes = [row.job.wish() for row in rows]
+    assert [wish.zones for wish in wishes] == [plan, None, None, None, None]
+    assert [wish.tracking for wish in wishes] == [Tracking(buffer_s=4.0), None, None, Tracking(buffer_s=4.0), None]
+    assert not wishes[0].resume and wishes[1].resume
+    assert exporting.close(10)
 
 
 @pytest.mark.parametrize(
