@@ -36,7 +36,7 @@ from ledetr.weights_info import WeightsInfo
 from training import edge
 from training.backbone_file import described, load_backbone, save_backbone
 from training.foreign import ORIGINS, Mapped, Origin, Report, map_detector, map_trunk
-from training.train import one_line
+from training.release import one_line
 
 MAX_BYTES = 4 << 30
 """Of a checkpoint; the largest official one, with optimiser and average, has about 1 GB."""

@@ -16,6 +16,24 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """The numbers that torchrun gave this process."""
+
+    rank: int
+    world: int
+    local_rank: int
+    """Among the processes of this machine, which have a GPU each."""
+
+
+def torchrun_place() -> Place | None:
+    """This process's numbers under torchrun, None without it."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    rank, world, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    return Place(rank=rank, world=world, local_rank=local_rank)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Team:
     """This process among all. With a world of one nothing is sent anywhere."""
 
@@ -54,16 +72,18 @@ class Team:
 
 def join_team(device: str, *, rank: int, world: int, meeting: Path) -> Team:
     """This process's place among `world`. Under torchrun its own numbers count; else they meet through a file."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        place = torch.device(device, int(os.environ["LOCAL_RANK"])) if device == "cuda" else torch.device(device)
-        if world > 1:
-            dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    else:
-        place = torch.device(device, rank) if device == "cuda" else torch.device(device)
-        if world > 1:
-            backend = "nccl" if device == "cuda" else "gloo"
-            dist.init_process_group(backend, init_method=meeting.resolve().as_uri(), rank=rank, world_size=world)
+    given = torchrun_place()
+    number = rank if given is None else given.local_rank
+    if given is not None:
+        rank, world = given.rank, given.world
+    place = torch.device(device, number) if device == "cuda" else torch.device(device)
+    if world > 1:
+        dist.init_process_group(
+            "nccl" if device == "cuda" else "gloo",
+            init_method="env://" if given is not None else meeting.resolve().as_uri(),
+            rank=rank,
+            world_size=world,
+        )
     if place.type == "cuda":
         torch.cuda.set_device(place)
     return Team(rank=rank, world=world, device=place)

@@ -8,14 +8,11 @@ the end RUN/backbone_SCALE.safetensors is written, which `python -m training.tra
 """
 
 import argparse
-import math
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 from ledetr.errors import Interrupted, UsageError
 from ledetr.model.config import VARIANTS, ledetr_tiny
@@ -24,11 +21,12 @@ from training import edge
 from training.backbone_file import described, save_backbone
 from training.data.imagefolder import PictureSet, read_pictures, split
 from training.distributed import Team
-from training.loop import Precision
+from training.flags import add_run_flags, refuse_low_numbers, scaled
+from training.launch import device_named, is_first, launch, make_folder, processes_of, workers_for
 from training.pretrain_distil import open_teacher
 from training.pretrain_loop import PretrainJob, PretrainRun, figure_words, finished_student, places_of, pretrain
 from training.pretrain_recipes import RECIPES, PretrainConfig, recipe_for
-from training.train import device_named, make_folder, one_line, run, workers_for
+from training.release import one_line
 
 HELD_OUT_EVERY = 20
 SCALES = {**VARIANTS, "tiny": ledetr_tiny}
@@ -71,9 +69,7 @@ def config_of(args: argparse.Namespace) -> PretrainConfig:
             raise UsageError(f"--imgsz takes multiples of 32 in 32..{MAX_INPUT_SIDE}, got {args.imgsz}")
         config = replace(config, sizes=tuple(args.imgsz), judge_side=max(args.imgsz))
     if args.lr_scale != 1:
-        rates = config.optimiser
-        scaled = replace(rates, lr=rates.lr * args.lr_scale, backbone_lr=rates.backbone_lr * args.lr_scale)
-        config = replace(config, optimiser=scaled)
+        config = replace(config, optimiser=scaled(config.optimiser, args.lr_scale))
     return config
 
 
@@ -82,7 +78,8 @@ def job_of(args: argparse.Namespace) -> PretrainJob:
     if args.model not in SCALES:
         raise UsageError(f"unknown scale {args.model!r}: known are {', '.join(SCALES)}")
     config = config_of(args)
-    places_of(config.batch, 0, args.processes)
+    processes = processes_of(args.processes)
+    places_of(config.batch, 0, processes)
     device = device_named(args.device)
     if args.distil is not None:
         open_teacher(args.distil)  # what is missing is said before any picture is read
@@ -99,8 +96,8 @@ def job_of(args: argparse.Namespace) -> PretrainJob:
         lite0_start=not args.random_weights,
         device=device,
         precision=args.precision or ("bf16" if device == "cuda" else "fp32"),
-        processes=args.processes,
-        workers=workers_for(args.workers, device, args.processes),
+        processes=processes,
+        workers=workers_for(args.workers, device, processes),
         threads=args.threads,
         minutes=args.minutes,
         log_every=args.log_every,
@@ -144,31 +141,14 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("data", type=Path, help="folder of class folders, of pictures, or of WebDataset .tar shards")
     add("--val", type=Path, help=f"folder to judge by; default: every {HELD_OUT_EVERY}th picture, held out")
-    add("-o", "--output", type=Path, help="folder of the run (default runs/pretrain-SCALE)")
     add("-m", "--model", default="m", help=f"scale: {', '.join(SCALES)} (default m)")
     add("--recipe", help=f"{', '.join(RECIPES)} (default imagenet-paper; distil with --distil)")
     add("--distil", metavar="TEACHER", help="learn from lite0, lite2, ... or timm:NAME; no labels needed")
     add("--random-weights", action="store_true", help="N too starts from random values")
-    add("--epochs", type=float, help="passes over the data, instead of the recipe's")
-    add("--steps", type=int, help="steps of the optimiser, instead of epochs")
-    add("--batch", type=int, help="pictures of one step, over all processes; the rate follows as the recipe says")
-    add("--lr-scale", type=float, default=1.0, help="multiply the recipe's rates")
     add("--imgsz", type=int, nargs="+", help="sides of the input, one is drawn for each step; multiples of 32")
-    add("--seed", type=int, help="of everything that is drawn (default 0)")
-    add("--minutes", type=float, default=math.inf, help="stop and save after so long")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--precision", choices=get_args(Precision), help="default: bf16 on a GPU, fp32 on a CPU")
-    add("--processes", type=int, default=1, help="training processes, one GPU each")
-    add("--workers", type=int, help="processes that make pictures ready, for each training process")
-    add("--threads", type=int, help="CPU threads of each training process")
-    add("--log-every", type=int, default=50, help="steps between two lines of log.jsonl (default 50)")
-    add("--export", action="store_true", help="train no more; write the backbone of the newest checkpoint")
-    add("-q", "--quiet", action="store_true", help="say nothing but the path of the backbone")
-    add("--debug", action="store_true", help="show the traceback of an error")
+    add_run_flags(parser, product="backbone", default_folder="runs/pretrain-SCALE")
     args = parser.parse_args(words)
-    low = next((f"--{k}" for k in ("steps", "batch", "processes", "log_every") if (getattr(args, k) or 1) < 1), None)
-    if low is not None or args.lr_scale <= 0 or (args.epochs or 1) <= 0:
-        parser.error(f"{low or '--lr-scale and --epochs'} must be above 0")
+    refuse_low_numbers(parser, args, ())
     if args.output is None:
         args.output = Path("runs") / f"pretrain-{args.model}"
     return args
@@ -180,17 +160,17 @@ def main(words: Sequence[str] | None = None) -> None:
     args = parse_arguments(words)
     job = job_of(args)
     if not args.export:
-        if job.processes == 1 and not job.quiet:
+        if is_first() and not job.quiet:
             _introduce(job)
-        outcome = run(job, pretrain)
+        outcome = launch(job, pretrain)
         if not outcome.ended:
             text = f"stopped at step {outcome.step} of {outcome.total}; the same command goes on from there"
             if outcome.interrupted:
                 raise Interrupted(text)
-            if not job.quiet:
+            if is_first() and not job.quiet:
                 print(text, file=sys.stderr)
             return
-    if int(os.environ.get("RANK", "0")) == 0:
+    if is_first():
         print(finish(job, words))
 
 

@@ -8,7 +8,6 @@ stopped ends with the same bits as one that was not.
 
 import copy
 import hashlib
-import json
 import math
 import threading
 import time
@@ -16,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -27,35 +26,24 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from ledetr import __version__
 from ledetr.errors import LeDetrError, UsageError
 from ledetr.model.backbone import LiteNat, build_backbone
 from ledetr.model.config import ModelConfig
-from training.checkpoint import Checkpoints, Snapshot
-from training.config import differing_fields
+from training.checkpoint import Checkpoints
 from training.data.classify_augment import DROP, drawn_mixing, mixed, plain_view, view
 from training.data.collate import order_of_pass, rng_of
 from training.data.imagefolder import PictureSet
-from training.distributed import Team, join_team, leave_team, sync_batch_norms
-from training.ema import EmaBank
-from training.loop import ASK_EVERY, FIRST_SAVE_S, Outcome, Precision, below, stop_on_signals
-from training.optim import (
-    GuardedStep,
-    build_adamw,
-    moments_of,
-    parameter_groups,
-    restore_moments,
-    set_lr,
-    table_of_groups,
-)
+from training.distributed import Team, sync_batch_norms
+from training.launch import Outcome, in_team
+from training.loop import Precision
 from training.pretrain_distil import STRIDES, Mimicry, Teacher, logit_loss, open_teacher
 from training.pretrain_recipes import DistilConfig, PretrainConfig
 from training.progress import RunProgress
+from training.run_state import Judged, RunState, below
 from training.teachers import load_lite0
 
 SIZE = 103
 """What the number is drawn for that chooses the side of a step."""
-RECENT_STEPS, MOST_SKIPPED = 200, 10
 JUDGE_BATCH = 32
 
 
@@ -262,113 +250,49 @@ def starting_student(job: PretrainJob, teacher: Teacher | None) -> Student:
 
 def pretrain(rank: int, job: PretrainJob) -> Outcome:
     """One process's whole run, or what is left of it."""
-    if job.threads is not None:
-        torch.set_num_threads(job.threads)
-    team = join_team(job.device, rank=rank, world=job.processes, meeting=job.folder / "meeting")
-    try:
-        with stop_on_signals() as stop:
-            return _pretrain(team, job, stop)
-    finally:
-        leave_team(team)
+    with in_team(rank, job) as (team, stop):
+        return _pretrain(team, job, stop)
 
 
 def _pretrain(team: Team, job: PretrainJob, stop: threading.Event) -> Outcome:
     deadline = time.monotonic() + 60 * job.minutes
     run = PretrainRun(job, team)
-    first = step = run.resume()
+    first = run.resume()
     stream = class_batches(
         job.train, job.config, first=first, total=job.total, rank=team.rank, world=team.world, workers=job.workers
     )
-    judged_after = {round(job.total * (k + 1) / job.config.evaluations) for k in range(job.config.evaluations)}
-    with RunProgress(job.total, first, quiet=job.quiet or not team.first) as progress:
-        for batch in stream:
-            run.step(batch)
-            step = batch.step + 1
-            progress.step(step)
-            if step % job.log_every == 0 or step == job.total:
-                run.report(step, progress)
-            leave = False
-            if step < job.total and (team.world == 1 or step % ASK_EVERY == 0):
-                leave = team.any(stop.is_set() or time.monotonic() > deadline - 2 * run.save_s)
-            if step in judged_after and not leave:
-                run.save(step, run.judge(step, progress) if team.first else None)
-            elif leave or step % job.save_every == 0 or step == job.total:
-                run.save(step)
-            if leave:
-                break
-    return Outcome(step=step, total=job.total, interrupted=stop.is_set())
+    return run.advance(stream, first, stop, deadline)
 
 
-class PretrainRun:
-    """Student, teacher, optimiser, average, log and checkpoints of one process."""
+class PretrainRun(RunState[PretrainJob, Student, ClassBatch]):
+    """One process of the training of a backbone."""
 
     def __init__(self, job: PretrainJob, team: Team) -> None:
-        self.job, self.team, config = job, team, job.config
+        config = job.config
         self.teacher = open_teacher(job.teacher).to(team.device) if job.teacher is not None else None
-        self.model = starting_student(job, self.teacher).to(team.device).train()
+        model = starting_student(job, self.teacher).to(team.device).train()
         if team.world > 1:
-            sync_batch_norms(self.model)
-        self.drop_path = DropPath(self.model.backbone, config)
-        factor = config.optimiser.factor(config.batch)
-        self.groups = parameter_groups(
-            self.model,
-            lr=config.optimiser.lr * factor,
-            backbone_lr=config.optimiser.backbone_lr * factor,
-            weight_decay=config.optimiser.weight_decay,
-        )
-        self.optimizer = build_adamw(self.groups, betas=config.optimiser.betas)
-        self.guard = GuardedStep(self.model, self.optimizer, config.optimiser.clip)
-        self.ema = EmaBank(self.model, (config.decay(job.total),), config.ema_ramp)
-        self.rate = config.schedule(job.total)
+            sync_batch_norms(model)
+        self.drop_path = DropPath(model.backbone, config)
         self.average: Student | None = None
-        self.checkpoints = Checkpoints(job.folder / "checkpoints")
-        self.save_s = FIRST_SAVE_S
-        self.sums: dict[str, Tensor] = {}
-        self.summed = 0
-        self.skips: list[tuple[int, int]] = [(0, 0)]
-        self.clock = time.monotonic()
+        decays = (config.decay(job.total),)
+        super().__init__(job, team, model, config.schedule(job.total), decays=decays, ema_ramp=config.ema_ramp)
 
-    def resume(self) -> int:
-        """The next step: that of the last checkpoint, or 0. UsageError if the run was started with other words."""
-        if self.checkpoints.last() is None:
-            self._take_statistics()
-            if self.team.first:
-                self._log({"event": "start", "total": self.job.total, **self._extra()})
-            return 0
-        snapshot = self.checkpoints.load()
-        self._refuse_another_run(snapshot.extra)
-        self.model.load_state_dict(below(snapshot.weights, "model/"))
-        self.ema.load_tensors(below(snapshot.weights, "ema/"))
-        restore_moments(self.optimizer, self.groups, dict(snapshot.moments))
-        self.guard.reload_statistics()
-        if self.team.first:
-            self._log({"event": "resume", "step": snapshot.step})
-        return snapshot.step
-
-    def _take_statistics(self) -> None:
-        """Mean and variance of the teacher's maps on plain pictures, before the first step."""
-        if self.teacher is None or self.model.mimicry is None or self.job.config.distil is None:
-            return
+    def begin(self) -> None:
+        """Mean and variance of the teacher's maps on plain pictures are taken before the first step."""
         config = self.job.config
-        stream = plain_batches(
-            self.job.train, config.judge_side, config.judge_crop, self.job.config.distil.statistics_pictures
-        )
-        with torch.no_grad():
-            maps = [self.teacher(pixels.to(self.team.device).float())[0] for pixels, _ in stream]
-        self.model.mimicry.set_statistics(maps)
-        self.ema.load_tensors({f"0/{name}": value for name, value in self.model.state_dict().items()})
-
-    def _refuse_another_run(self, extra: Mapping[str, Any]) -> None:
-        mine = json.loads(json.dumps(self._extra()))
-        keys = ("config", "model", "class_names", "teacher", "total", "pictures_sha256")
-        differing = differing_fields({k: mine.get(k) for k in keys}, {k: extra.get(k) for k in keys})
-        if differing:
-            raise UsageError(
-                f"the run in {str(self.job.folder)!r} was started otherwise ({'; '.join(differing[:3])}); "
-                "give the same options to go on with it, or another folder with -o"
+        if self.teacher is not None and self.model.mimicry is not None and config.distil is not None:
+            stream = plain_batches(
+                self.job.train, config.judge_side, config.judge_crop, config.distil.statistics_pictures
             )
+            with torch.no_grad():
+                maps = [self.teacher(pixels.to(self.team.device).float())[0] for pixels, _ in stream]
+            self.model.mimicry.set_statistics(maps)
+            self.ema.load_tensors({f"0/{name}": value for name, value in self.model.state_dict().items()})
+        super().begin()
 
-    def _extra(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """Recipe, network, classes, teacher, length and pictures."""
         names = "\n".join(f"{entry.key} {entry.label}" for entry in self.job.train.entries)
         return {
             "config": dict(self.job.config.to_dict()),
@@ -377,23 +301,15 @@ class PretrainRun:
             "teacher": self.job.teacher,
             "total": self.job.total,
             "pictures_sha256": hashlib.sha256(names.encode()).hexdigest(),
-            "version": __version__,
         }
 
-    def step(self, batch: ClassBatch) -> None:
-        """One step of the optimiser."""
-        set_lr(self.optimizer, self.rate.factor(batch.step))
-        losses = self.losses(batch)
-        self.optimizer.zero_grad()
-        losses["total"].backward()
-        self.team.sum_gradients(self.guard.parameters)
-        norm, bad = self.guard.step()
-        self.ema.update(batch.step, bad)
-        for name, value in {**losses, "norm": norm / self.team.world}.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach()
-        self.summed += 1
-
     def losses(self, batch: ClassBatch) -> dict[str, Tensor]:
+        """The terms, with their gradients left in the parameters."""
+        terms = self.terms(batch)
+        terms["total"].backward()
+        return terms
+
+    def terms(self, batch: ClassBatch) -> dict[str, Tensor]:
         """Sums over this process's pictures by the size of the whole batch; "total" has the gradient."""
         config, device = self.job.config, self.team.device
         mixing = drawn_mixing(config.augment, batch.pixels.shape[-1], seed=config.seed, step=batch.step)
@@ -448,66 +364,21 @@ class PretrainRun:
         wide: Tensor = logits.float()
         return wide.sigmoid() if self.job.config.loss == "binary" else wide.softmax(-1)
 
-    def report(self, step: int, progress: RunProgress) -> None:
-        """The means since the last report, over all processes, to the log and to people."""
-        names = sorted(self.sums)
-        totals = self.team.sum(torch.stack([self.sums[name].double() for name in names])).tolist()
-        seconds = time.monotonic() - self.clock
-        means = {name: total / self.summed for name, total in zip(names, totals, strict=True)}
-        rate = self.summed * self.job.config.batch / seconds
-        skipped = int(self.guard.skipped)
-        if self.team.first:
-            figures = {name: round(value, 5) if math.isfinite(value) else None for name, value in means.items()}
-            lr = self.optimizer.param_groups[0]["lr"]
-            self._log(
-                {"event": "steps", "step": step, "steps": self.summed, **figures, "lr": lr, "skipped": skipped}
-                | {"pictures_per_s": round(rate, 2)}
-            )
-            progress.report(step, means["total"], rate, (self.job.total - step) * seconds / self.summed)
-        self.sums, self.summed, self.clock = {}, 0, time.monotonic()
-        self._refuse_divergence(step, skipped)
+    def too_many_skips(self, count: int, first: int, step: int) -> NoReturn:
+        """PretrainingDiverged."""
+        raise PretrainingDiverged(
+            f"{count} of the last steps before step {step} had gradients that were not finite and were not made; "
+            f"start again from the checkpoint in {str(self.checkpoints.folder)!r} with half the rate (--lr-scale)"
+        )
 
-    def _refuse_divergence(self, step: int, skipped: int) -> None:
-        self.skips = [(at, count) for at, count in self.skips if at > step - RECENT_STEPS] or [self.skips[-1]]
-        recent = skipped - self.skips[0][1]
-        self.skips.append((step, skipped))
-        if recent > MOST_SKIPPED:
-            raise PretrainingDiverged(
-                f"{recent} of the last steps before step {step} had gradients that were not finite and were not made; "
-                f"start again from the checkpoint in {str(self.checkpoints.folder)!r} with half the rate (--lr-scale)"
-            )
-
-    def judge(self, step: int, progress: RunProgress) -> float:
-        """The moving average on the held-out pictures: its figure that counts is returned."""
+    def judge(self, step: int, progress: RunProgress) -> Judged:
+        """The moving average on the held-out pictures: its figure that counts is the metric."""
         model = copy.deepcopy(self.model)
         self.ema.copy_to(model, 0)
         figures = judged(model, self.teacher, self.job, self.team.device)
-        self._log({"event": "judged", "step": step, **figures})
+        self.log({"event": "judged", "step": step, **figures})
         progress.note(f"step {step} of {self.job.total}  {figure_words(figures)} on held-out pictures")
-        self.clock = time.monotonic()
-        return figures["top1"] if "top1" in figures else figures["cosine"]
-
-    def save(self, step: int, metric: float | None = None) -> None:
-        """A checkpoint from which the run goes on exactly."""
-        if not self.team.first:
-            return
-        began = time.monotonic()
-        weights = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        weights |= {f"ema/{name}": value for name, value in self.ema.tensors().items()}
-        snapshot = Snapshot(
-            step=step, weights=weights, moments=moments_of(self.optimizer, self.groups), extra=self._extra()
-        )
-        self.checkpoints.save(snapshot, metric=metric)
-        self.save_s = time.monotonic() - began
-
-    def tables(self) -> str:
-        """Groups of parameters, for the beginning of a run."""
-        return table_of_groups(self.groups)
-
-    def _log(self, row: dict[str, Any]) -> None:
-        self.job.folder.mkdir(parents=True, exist_ok=True)
-        with (self.job.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **row}) + "\n")
+        return (figures["top1"] if "top1" in figures else figures["cosine"]), {}
 
 
 def _class_loss(logits: Tensor, targets: Tensor, kind: str) -> Tensor:

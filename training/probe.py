@@ -26,10 +26,10 @@ from ledetr.model.config import ModelConfig
 from training import edge
 from training.backbone_file import load_backbone, read_backbone_info
 from training.data.imagefolder import PictureSet, read_pictures, split
+from training.launch import device_named
 from training.pretrain import HELD_OUT_EVERY, SCALES
 from training.pretrain_distil import STRIDES, Teacher, open_teacher
 from training.pretrain_loop import estimate_norms, plain_batches
-from training.train import device_named
 
 Maps = Callable[[Tensor], list[Tensor]]
 """From pixels (B, 3, H, W) float in 0..255 to the maps at strides 8, 16 and 32."""

@@ -6,16 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ledetr.boxes import box_iou, xywh_to_xyxy
 from ledetr.coco_file import CocoSet, read_coco
 from ledetr.detector import Detector
-from ledetr.evaluation import CocoRow, Scores, detect_all, score
+from ledetr.evaluation import CocoRow, Scores, detect_all, run_coco, score
 from ledetr.files import whole_file
+from ledetr.matching import Matching, matching_of
 from ledetr.model.ledetr import LeDetr
 from ledetr.weights import save_weights
 from ledetr.weights_info import WeightsInfo
-
-MATCH_IOU = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,47 +26,26 @@ class Operating:
     f1: float
 
 
-def best_f1(data: CocoSet, rows: Sequence[CocoRow]) -> Operating:
-    """One threshold for all classes. Greedy matching by falling score, within picture and class; crowds are ignored."""
-    scores, hits, ignored = _matches(data, rows)
-    wanted = sum(not truth.crowd for truth in data.truths)
-    order = np.argsort(-scores[~ignored], kind="stable")
-    scores, hits = scores[~ignored][order], hits[~ignored][order]
+def best_f1(matching: Matching) -> Operating:
+    """One threshold for all classes, from the matches of an evaluation; what COCO leaves out is left out here too."""
+    order = np.argsort(-matching.score[matching.counted], kind="stable")
+    scores, hits = matching.score[matching.counted][order], matching.hit[matching.counted][order]
+    wanted = int((~matching.truth_crowd).sum())
     if not len(scores) or not wanted:
         return Operating(threshold=0.5, precision=0.0, recall=0.0, f1=0.0)
     found = np.cumsum(hits)
     precision, recall = found / np.arange(1, len(hits) + 1), found / wanted
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
+    f1[:-1][scores[1:] == scores[:-1]] = -1  # a threshold takes all of one score or none
     best = int(np.argmax(f1))
     return Operating(
         threshold=float(scores[best]), precision=float(precision[best]), recall=float(recall[best]), f1=float(f1[best])
     )
 
 
-def _matches(data: CocoSet, rows: Sequence[CocoRow]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of every row: its score, whether it found an object of its own, whether it lies on a crowd."""
-    truths: dict[tuple[int, int], list[tuple[float, ...]]] = {}
-    crowds: dict[tuple[int, int], list[tuple[float, ...]]] = {}
-    for truth in data.truths:
-        (crowds if truth.crowd else truths).setdefault((truth.image_id, truth.category_id), []).append(truth.bbox)
-    groups: dict[tuple[int, int], list[int]] = {}
-    for i in sorted(range(len(rows)), key=lambda i: -rows[i].score):
-        groups.setdefault((rows[i].image_id, rows[i].category_id), []).append(i)
-    scores = np.array([row.score for row in rows])
-    hits, ignored = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
-    for key, members in groups.items():
-        boxes = xywh_to_xyxy(np.array([rows[i].bbox for i in members]).reshape(-1, 4))
-        overlap = box_iou(boxes, xywh_to_xyxy(np.array(truths.get(key, [])).reshape(-1, 4)))
-        on_crowd = box_iou(boxes, xywh_to_xyxy(np.array(crowds.get(key, [])).reshape(-1, 4)))
-        free = np.ones(overlap.shape[1], bool)
-        for row, i in enumerate(members):
-            candidates = np.where(free, overlap[row], 0.0)
-            if candidates.size and candidates.max() >= MATCH_IOU:
-                free[candidates.argmax()] = False
-                hits[i] = True
-            elif on_crowd.shape[1] and on_crowd[row].max() >= MATCH_IOU:
-                ignored[i] = True
-    return scores, hits, ignored
+def one_line(text: str) -> str:
+    """Printable and not too long, as the file's metadata must be."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:5000]
 
 
 def only_pictures(data: CocoSet, keys: set[str]) -> CocoSet:
@@ -80,9 +57,13 @@ def only_pictures(data: CocoSet, keys: set[str]) -> CocoSet:
 
 def measure(path: Path, data: CocoSet, *, imgsz: int | None = None) -> tuple[Scores, list[CocoRow]]:
     """COCO figures of a weights file, through the engine a user gets, in full precision."""
-    with Detector.load(path, backend="openvino", precision="fp32", imgsz=imgsz) as detector:
-        rows = detect_all(detector, data)
+    rows = _found_in(path, data, imgsz)
     return score(data, rows), rows
+
+
+def _found_in(path: Path, data: CocoSet, imgsz: int | None = None) -> list[CocoRow]:
+    with Detector.load(path, backend="openvino", precision="fp32", imgsz=imgsz) as detector:
+        return detect_all(detector, data)
 
 
 def release(
@@ -91,7 +72,7 @@ def release(
     """Write `target` with threshold (chosen on `tune`) and figures (of `held_out`) in its metadata, and its card."""
     save_weights(target, model, info)
     scores, _ = measure(target, read_coco(held_out))
-    _, tune_rows = measure(target, tune)
+    tune_rows = _found_in(target, tune)
     larger, _ = measure(target, read_coco(held_out), imgsz=640)
     rows = ((f"{info.input_hw[0]} px (default)", scores), ("640 px", larger))
     note = (
@@ -99,7 +80,7 @@ def release(
         "OpenVINO, fp32; 95 % interval by bootstrap over pictures). Most training pictures are from COCO val2017, "
         "so these figures compare our own runs only and are not val2017 results."
     )
-    point = best_f1(tune, tune_rows)
+    point = best_f1(matching_of(tune, tune_rows, run_coco(tune, tune_rows)))
     return write_measured(model, info, target, rows, point, measured_on=held_out.stem, note=note), scores
 
 

@@ -180,8 +180,8 @@ def test_time_is_kept(shapes: Path, tmp_path: Path) -> None:
 
 
 def poisoned(bad: range) -> Any:
-    """Run._losses with gradients that are not finite for batches with a sample of these numbers."""
-    losses = Run._losses
+    """Run.losses with gradients that are not finite for batches with a sample of these numbers."""
+    losses = Run.losses
 
     def call(self: Run, batch: Any) -> dict[str, torch.Tensor]:
         found = losses(self, batch)
@@ -198,7 +198,7 @@ def test_bad_gradients_leave_no_trace_and_many_end_the_run(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the samples: back once, at half the rate, then no further."""
-    monkeypatch.setattr(Run, "_losses", poisoned(range(10**6)))
+    monkeypatch.setattr(Run, "losses", poisoned(range(10**6)))
     with pytest.raises(TrainingDiverged, match=r"12 of the last steps before step 12 .* again after going back once"):
         train(0, job(tmp_path, shapes, total=30, log_every=12, save_every=100))
     assert Checkpoints(tmp_path / "checkpoints").last() is None
@@ -223,7 +223,7 @@ def test_samples_at_fault_are_left_out_after_a_setback(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of steps 8 to 19; the checkpoint of step 15 lies among them and is finite, as none of them was made."""
-    monkeypatch.setattr(Run, "_losses", poisoned(range(8 * 4, 20 * 4)))
+    monkeypatch.setattr(Run, "losses", poisoned(range(8 * 4, 20 * 4)))
     seen: list[tuple[int, int]] = []
     step = Run.step
 
@@ -266,7 +266,7 @@ def test_parts_of_a_batch_give_the_losses_and_gradients_of_the_whole(parts: int,
         for module in run.model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.eval()
-        losses = run._losses(next(run.batches(0)))
+        losses = run.losses(next(run.batches(0)))
         found.append((losses, {n: p.grad for n, p in run.model.named_parameters() if p.grad is not None}))
     (whole, gradients), (in_parts, summed) = found
     for name, value in whole.items():
@@ -279,14 +279,14 @@ def test_parts_of_a_batch_give_the_losses_and_gradients_of_the_whole(parts: int,
 
 def test_parts_count_each_picture_once_in_the_batch_statistics(shapes: Path, tmp_path: Path) -> None:
     run = Run(job(tmp_path, shapes, accumulate=2), Team())
-    run._losses(next(run.batches(0)))
+    run.losses(next(run.batches(0)))
     counters = [v for n, v in run.model.named_buffers() if n.endswith("num_batches_tracked")]
     assert counters and all(int(counter) == 2 for counter in counters)
 
 
 def test_patience_ends_a_run_that_gets_no_better(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = {2: 0.3, 4: 0.4, 6: 0.4, 8: 0.1}
-    monkeypatch.setattr(Run, "judge", lambda self, step, progress: (figures[step], 0))
+    monkeypatch.setattr(Run, "judge", lambda self, step, progress: (figures[step], {"best_average": 0}))
     config = replace(finetune("tiny"), batch=4, evaluations=6)
     patient = job(tmp_path, shapes, config=config, total=12, patience=2)
     outcome = train(0, patient)
@@ -303,7 +303,7 @@ def test_frozen_parts_stay(shapes: Path, tmp_path: Path) -> None:
     run = Run(job(tmp_path, shapes, config=config, total=2), Team())
     names = {name for group in run.groups for name in group.parameters}
     assert not any(n.startswith(("backbone.stem.", "backbone.stages.0.", "backbone.stages.1.")) for n in names)
-    assert any(n.startswith("backbone.stages.2.") for n in names) and run.norms_fixed
+    assert any(n.startswith("backbone.stages.2.") for n in names)
     norms = [m for m in run.model.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms and not any(norm.training for norm in norms)
 

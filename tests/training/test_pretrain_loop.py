@@ -270,13 +270,13 @@ def test_other_options_are_refused(whole: Path, pictures: Path) -> None:
 def test_bad_gradients_leave_no_trace_and_many_end_the_run(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = PretrainRun.losses
+    terms = PretrainRun.terms
 
     def poisoned(self: PretrainRun, batch: Any) -> dict[str, torch.Tensor]:
-        found = losses(self, batch)
+        found = terms(self, batch)
         return found | {"total": found["total"] * float("nan")}
 
-    monkeypatch.setattr(PretrainRun, "losses", poisoned)
+    monkeypatch.setattr(PretrainRun, "terms", poisoned)
     with pytest.raises(PretrainingDiverged, match="of the last steps before step 12 had gradients"):
         pretrain(0, job(tmp_path, pictures, imagenet_paper(), total=30, log_every=12, save_every=100))
     assert Checkpoints(tmp_path / "checkpoints").last() is None
