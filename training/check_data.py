@@ -29,7 +29,7 @@ from ledetr.files import sha256_of, whole_file
 from ledetr.pictures import read_picture
 from ledetr.weights_info import MAX_NAME_LENGTH
 from training import edge
-from training.data.dataset import Dataset, Picture, Problem, in_threads
+from training.data.dataset import Dataset, Picture, Problem, in_threads, stored_boxes, stored_size
 from training.data.read import read_dataset, read_splits
 
 TINY_PX = 2.0
@@ -275,7 +275,7 @@ def write_coco(data: Dataset, path: Path) -> None:
             {
                 "id": p.image_id,
                 "file_name": p.path.resolve().relative_to(folder).as_posix(),
-                **({"height": p.size_hw[0], "width": p.size_hw[1]} if p.size_hw else {}),
+                **_size_and_turn(p),
             }
             for p in data.pictures
         ],
@@ -286,7 +286,19 @@ def write_coco(data: Dataset, path: Path) -> None:
         part.write_text(json.dumps(content))
 
 
+def _size_and_turn(picture: Picture) -> dict[str, int]:
+    """Of the stored picture, which is what COCO's boxes are of."""
+    if picture.size_hw is None:
+        return {}
+    height, width = stored_size(picture.size_hw, picture.orientation)
+    turned = {} if picture.orientation == 1 else {"exif_orientation": picture.orientation}
+    return {"height": height, "width": width, **turned}
+
+
 def _rows(picture: Picture, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    boxes_xyxy = picture.boxes_xyxy
+    if picture.size_hw is not None:
+        boxes_xyxy = stored_boxes(boxes_xyxy, picture.size_hw, picture.orientation)
     return [
         {
             "image_id": picture.image_id,
@@ -295,9 +307,7 @@ def _rows(picture: Picture, category_ids: Sequence[int]) -> list[dict[str, Any]]
             "iscrowd": int(crowd),
             **({} if weight == 1 else {"score": round(float(weight), 4)}),
         }
-        for box, label, crowd, weight in zip(
-            picture.boxes_xyxy, picture.labels, picture.crowd, picture.weights(), strict=True
-        )
+        for box, label, crowd, weight in zip(boxes_xyxy, picture.labels, picture.crowd, picture.weights(), strict=True)
     ]
 
 

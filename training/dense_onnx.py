@@ -16,11 +16,9 @@ from ledetr.backends.onnx_runtime import ENGINE_ERRORS, first_line, open_session
 from ledetr.boxes import paired_iou
 from ledetr.detector import Detector
 from ledetr.errors import WeightsError
+from training.fusion import MAX_BOXES, OVERLAP, SCORE_FLOOR
 
 OUTPUTS = ("boxes", "scores")
-SCORE_FLOOR = 0.01
-OVERLAP = 0.6
-MAX_BOXES = 100
 
 
 def is_dense(file: OnnxFile) -> bool:

@@ -13,10 +13,9 @@ import numpy as np
 from ledetr.backends.onnx_file import read_onnx
 from ledetr.detections import Detections
 from ledetr.detector import Detector
-from ledetr.errors import UsageError, WeightsError
+from ledetr.errors import BackendUnavailable, UsageError, WeightsError
 from ledetr.files import sha256_of
 from ledetr.weights_file import find_weights
-from training.dense_onnx import is_dense, open_dense
 from training.fusion import MAX_BOXES, SCORE_FLOOR, fuse
 
 
@@ -55,6 +54,14 @@ def _open(path: Path, backend: str, device: str, threads: int | None) -> Detecto
     if path.suffix.lower() != ".onnx":
         return Detector.load(path, backend=backend, device=device, threads=threads)
     file = read_onnx(path)
+    try:
+        from training.dense_onnx import is_dense, open_dense  # an extra that teachers of ours do not need
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise
+        raise BackendUnavailable(
+            f"the teacher {str(path)!r} needs the package onnxruntime: pip install 'ledetr[train]'"
+        ) from error
     return open_dense(file, threads=threads) if is_dense(file) else Detector.load(path, threads=threads)
 
 

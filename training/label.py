@@ -26,6 +26,7 @@ from ledetr.coco_file import inside
 from ledetr.errors import Interrupted, PartialFailure, SourceError, UsageError
 from ledetr.pictures import read_picture
 from training import edge
+from training.data.dataset import read_size
 from training.ensemble import Ensemble
 from training.fusion import MAX_BOXES, OVERLAP, SCORE_FLOOR
 from training.label_file import Labelled, PartFile, write_labels
@@ -120,7 +121,7 @@ def _label_left(
                 unreadable.append((path, str(rgb)))
             else:
                 found = ensemble.detect(rgb, max_boxes=rule.max_boxes).filter(conf=rule.min_score)
-                labelled = Labelled.of(name, (rgb.shape[0], rgb.shape[1]), found)
+                labelled = Labelled.of(name, (rgb.shape[0], rgb.shape[1]), found, read_size(path)[1])
                 part.add(labelled)
             rate = number / max(time.monotonic() - started_s, 1e-9)
             show(before + number, total, (len(left) - number) / rate, rate)
@@ -155,6 +156,7 @@ def job_of(folder: Path, ensemble: Ensemble, rule: Rule) -> dict[str, Any]:
     """All that decides what the labels of a picture are; the keys are words of messages."""
     return {
         "pictures": str(folder.resolve()),
+        "boxes": "of the stored pictures",
         "teachers": [teacher.sha256 for teacher in ensemble.teachers],
         "classes": list(ensemble.class_names),
         "flip": ensemble.flip,

@@ -16,34 +16,40 @@ import numpy as np
 from ledetr.detections import Detections
 from ledetr.errors import OutputError, UsageError
 from ledetr.files import whole_file
+from training.data.dataset import stored_boxes, stored_size
 
 PART_SUFFIX = ".part.jsonl"
 BOX_DECIMALS = 2
 SCORE_DECIMALS = 5
 
 Row = tuple[float, float, float, float, int, float]
-"""Left, top, right, bottom in pixels of the upright picture, class, score."""
+"""Left, top, right, bottom in pixels of the stored picture, class, score."""
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One picture: its name from the folder of the pictures, its upright size, its boxes, best score first."""
+    """One picture: its name from the folder of the pictures, its size as stored, its boxes, best score first, and the
+    EXIF orientation that a viewer turns it by."""
 
     file_name: str
     size_hw: tuple[int, int]
     rows: tuple[Row, ...]
+    orientation: int = 1
 
     @classmethod
-    def of(cls, file_name: str, size_hw: tuple[int, int], found: Detections) -> "Labelled":
-        """Rounded as it will be written; boxes without an area after that are left out."""
-        boxes = found.xyxy.astype(np.float64).round(BOX_DECIMALS).tolist()
+    def of(cls, file_name: str, upright_hw: tuple[int, int], found: Detections, orientation: int = 1) -> "Labelled":
+        """What was found in the upright picture, in pixels of the stored one, rounded as it will be written; boxes
+        without an area after that are left out."""
+        boxes = stored_boxes(found.xyxy, upright_hw, orientation).astype(np.float64).round(BOX_DECIMALS).tolist()
         scores = found.confidence.astype(np.float64).round(SCORE_DECIMALS).tolist()
         rows = [(*box, label, score) for box, label, score in zip(boxes, found.class_id.tolist(), scores, strict=True)]
-        return cls(file_name, size_hw, tuple(row for row in rows if row[2] > row[0] and row[3] > row[1]))
+        kept = tuple(row for row in rows if row[2] > row[0] and row[3] > row[1])
+        return cls(file_name, stored_size(upright_hw, orientation), kept, orientation)
 
     def to_line(self) -> str:
         """One line of the part file."""
-        return json.dumps({"file": self.file_name, "size_hw": self.size_hw, "rows": self.rows}) + "\n"
+        turned = {} if self.orientation == 1 else {"orientation": self.orientation}
+        return json.dumps({"file": self.file_name, "size_hw": self.size_hw, "rows": self.rows, **turned}) + "\n"
 
 
 class PartFile:
@@ -107,8 +113,9 @@ class PartFile:
                 for x0, y0, x1, y1, label, score in entry["rows"]
             )
             fit = all(0 <= row[4] < self._classes and np.isfinite(row).all() for row in rows)
+            orientation = int(entry.get("orientation", 1))
             if fit and isinstance(entry["file"], str):
-                return Labelled(entry["file"], (height, width), rows)
+                return Labelled(entry["file"], (height, width), rows, orientation)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise self._damaged(number) from error
         raise self._damaged(number)
@@ -160,7 +167,8 @@ def write_labels(
     annotations: list[dict[str, Any]] = []
     for image_id, picture in enumerate(pictures, 1):
         height, width = picture.size_hw
-        images.append({"id": image_id, "file_name": picture.file_name, "height": height, "width": width})
+        turned = {} if picture.orientation == 1 else {"exif_orientation": picture.orientation}
+        images.append({"id": image_id, "file_name": picture.file_name, "height": height, "width": width, **turned})
         annotations += [
             _annotation(row, len(annotations) + place, image_id, category_ids, scores=scores)
             for place, row in enumerate(picture.rows, 1)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,13 +19,16 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ledetr.backends.base import BackendInfo, RankedOutputs
+from ledetr.coco_file import read_stored
 from ledetr.detector import Detector
 from ledetr.errors import LeDetrError, OutputError, SourceError, UsageError, WeightsError
 from ledetr.files import sha256_of
 from ledetr.model.config import ledetr_tiny
 from ledetr.model.ledetr import build_model
+from ledetr.pictures import read_picture
 from ledetr.weights import WeightsInfo, save_weights
 from training import ensemble
+from training.check_data import write_coco
 from training.data.collate import Collate, Samples
 from training.data.read import read_dataset
 from training.ensemble import Ensemble, Teacher, match_classes, open_teacher
@@ -319,20 +323,74 @@ def test_pictures_that_could_not_be_named_are_refused(pictures: Path) -> None:
         find_pictures(f"{pictures}/absent/")
 
 
-def test_boxes_are_of_the_upright_picture(tmp_path: Path, teacher: Path) -> None:
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_training_and_evaluation_read_the_same_boxes_of_a_turned_picture(
+    orientation: int, tmp_path: Path, teacher: Path
+) -> None:
+    """The teacher finds 4, 4, 24, 24 of 64 x 32 upright pixels. Painted there, turned back and saved with the turn in
+    its header, the file holds paint where the written box is; training sees the box upright again."""
+    folder = tmp_path / "turned"
+    folder.mkdir()
+    upright = np.full((32, 64, 3), 250, np.uint8)
+    upright[4:24, 4:24] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(turned_back(upright, orientation)).save(folder / "a.png", exif=exif)
+    assert np.array_equal(read_picture(folder / "a.png"), upright), "the test's own turn is the standard's"
+    content = label(folder, "--teacher", teacher)
+    image = content["images"][0]
+    x, y, width, height = (round(v) for v in content["annotations"][0]["bbox"])
+    stored = read_stored(folder / "a.png")
+    assert (image["height"], image["width"]) == stored.shape[:2] and (width, height) == (20, 20)
+    assert (stored[y : y + height, x : x + width] == 255).all(), "evaluation reads the picture as stored"
+    read = read_dataset(tmp_path / "labels.json", folder).raise_errors().pictures[0]
+    assert read.boxes_xyxy[0].tolist() == [4, 4, 24, 24] and read.size_hw == (32, 64)
+    assert image.get("exif_orientation", 1) == orientation == read.orientation
+    mended = tmp_path / "mended.json"
+    write_coco(read_dataset(tmp_path / "labels.json", folder), mended)
+    written = json.loads(mended.read_text())
+    assert written["annotations"][0]["bbox"] == [x, y, 20, 20], "so does check-data --fix"
+    assert read_dataset(mended, tmp_path).raise_errors().pictures[0].boxes_xyxy[0].tolist() == [4, 4, 24, 24]
+
+
+def turned_back(rgb: np.ndarray, orientation: int) -> np.ndarray:
+    """What is stored for a picture that looks like this: the inverse of the standard's table."""
+    turns = {
+        1: rgb, 2: rgb[:, ::-1], 3: rgb[::-1, ::-1], 4: rgb[::-1], 5: rgb.transpose(1, 0, 2), 6: np.rot90(rgb),
+        7: rgb[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(rgb, -1),
+    }  # fmt: skip
+    return np.ascontiguousarray(turns[orientation])
+
+
+def test_a_picture_that_was_turned_after_it_was_labelled(tmp_path: Path, teacher: Path) -> None:
     folder = tmp_path / "turned"
     folder.mkdir()
     exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(np.full((64, 32, 3), 255, np.uint8)).save(folder / "a.jpg", exif=exif)
-    content = label(folder, "--teacher", teacher)
-    assert (content["images"][0]["height"], content["images"][0]["width"]) == (32, 64)
-    assert content["annotations"][0]["bbox"] == [4, 4, 20, 20]
-    read = read_dataset(tmp_path / "labels.json", folder).raise_errors()
-    assert read.pictures[0].boxes_xyxy[0].tolist() == [4, 4, 24, 24]
+    exif[0x0112] = 3
+    Image.fromarray(np.full((32, 64, 3), 255, np.uint8)).save(folder / "a.png", exif=exif)
+    label(folder, "--teacher", teacher)
+    Image.fromarray(np.full((32, 64, 3), 255, np.uint8)).save(folder / "a.png")
+    with pytest.raises(SourceError, match=r"EXIF orientation 3, the file has 1; was the picture turned after"):
+        read_dataset(tmp_path / "labels.json", folder).raise_errors()
 
 
 # --- wrong use
+
+
+def test_without_the_extra_an_onnx_teacher_gets_a_sentence(pictures: Path, teacher: Path) -> None:
+    """In an interpreter that has no onnxruntime: one sentence, exit code 4, nothing written."""
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "from training import edge, label\n"
+        f"edge.run(lambda: label.main([{str(pictures)!r}, '--teacher', {str(teacher)!r}, '-o', 'labels.json']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=pictures.parent, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    sentence = f"the teacher {str(teacher)!r} needs the package onnxruntime: pip install 'ledetr[train]'"
+    assert (done.returncode, done.stdout, done.stderr) == (4, "", f"ledetr: {sentence}\n")
+    assert not list(pictures.parent.glob("labels*"))
 
 
 def test_a_file_that_is_there_is_kept(pictures: Path, teacher: Path) -> None:

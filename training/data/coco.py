@@ -91,6 +91,10 @@ def _draft(path: Path, folder: Path, image: dict[str, Any], number: int, index: 
         raise SourceError(f"{str(path)!r} image {number}: expected a whole number as id and a text as file_name")
     height, width = image.get("height"), image.get("width")
     declared = (height, width) if type(height) is int and type(width) is int else None
+    # our own word: which turn the boxes do not know of
+    orientation = image.get("exif_orientation")
+    if orientation is not None and (type(orientation) is not int or not 1 <= orientation <= 8):
+        raise SourceError(f"{str(path)!r} image {number}: expected exif_orientation in 1..8, got {orientation!r}")
     # LVIS's word for classes of which not every object has a box.
     incomplete = image.get("not_exhaustive_category_ids") or []
     found = inside(folder, name, named_by=path)
@@ -100,6 +104,7 @@ def _draft(path: Path, folder: Path, image: dict[str, Any], number: int, index: 
         image_id=image_id,
         source=str(path),
         declared_hw=declared,
+        stored_orientation=orientation,
         not_annotated=[index[i] for i in incomplete if i in index],
     )
 

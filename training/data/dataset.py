@@ -109,6 +109,8 @@ class Draft:
     declared_hw: tuple[int, int] | None = None
     relative: bool = False
     """Boxes are in 0..1 of the upright picture instead of in pixels."""
+    stored_orientation: int | None = None
+    """Boxes are of the stored picture, which had this EXIF orientation; None: the declared size tells."""
     not_annotated: Sequence[int] = ()
     boxes: list[Box] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
@@ -174,12 +176,23 @@ def _opened(draft: Draft, classes: int) -> tuple[Picture | None, list[Problem]]:
     if draft.relative:
         scale = np.array([size_hw[1], size_hw[0]] * 2, np.float32)
         return replace(picture, boxes_xyxy=picture.boxes_xyxy * scale), []
-    if draft.declared_hw is None or draft.declared_hw == size_hw:
-        return picture, []
-    if turned and draft.declared_hw == stored_hw:
+    if draft.stored_orientation not in (None, orientation):
+        text = (
+            f"{draft.source!r} has boxes of {draft.path.name!r} with the EXIF orientation {draft.stored_orientation}, "
+            f"the file has {orientation}; was the picture turned after it was labelled?"
+        )
+        return picture, [Problem("turn differs", text)]
+    declared_hw = draft.declared_hw
+    if draft.stored_orientation is not None:
+        of_stored = declared_hw in (None, stored_hw)
+    else:
+        of_stored = turned and declared_hw == stored_hw != size_hw
+    if of_stored:
         boxes = upright_boxes(picture.boxes_xyxy, stored_hw, orientation)
         return replace(picture, boxes_xyxy=boxes), []
-    height, width = draft.declared_hw
+    if declared_hw is None or declared_hw == size_hw:
+        return picture, []
+    height, width = declared_hw
     text = (
         f"{draft.source!r} says that {draft.path.name!r} has {width} x {height} pixels, the file has "
         f"{stored_hw[1]} x {stored_hw[0]}; were the pictures resized after they were labelled?"
@@ -217,3 +230,14 @@ def upright_boxes(boxes_xyxy: np.ndarray, stored_hw: tuple[int, int], orientatio
         8: (y0, width - x1, y1, width - x0),
     }[orientation]
     return np.stack(turned, -1).astype(np.float32).reshape(-1, 4)
+
+
+def stored_boxes(boxes_xyxy: np.ndarray, upright_hw: tuple[int, int], orientation: int) -> np.ndarray:
+    """The way back: boxes in pixels of the upright picture, moved to where they are in the stored one."""
+    back = {6: 8, 8: 6}.get(orientation, orientation)  # quarter turns undo each other, the others themselves
+    return upright_boxes(boxes_xyxy, upright_hw, back)
+
+
+def stored_size(upright_hw: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """(height, width) of the stored picture."""
+    return (upright_hw[1], upright_hw[0]) if orientation >= 5 else upright_hw
