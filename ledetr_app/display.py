@@ -10,6 +10,7 @@ from ledetr.chain.overlay import RANDOM_WEIGHTS, Mark, PathMark, Pen, marks_of, 
 from ledetr.chain.pipeline import Result
 from ledetr.chain.trails import zone_marks
 from ledetr.detections import Detections
+from ledetr.zones import ShapeCount
 from ledetr_app.drawing import shapes_of
 from ledetr_app.selection import Selection, follow, select
 from ledetr_app.store import Store
@@ -135,11 +136,15 @@ class Display:
             pen=pen,
         )
 
+    def counts(self, result: Result) -> tuple[ShapeCount, ...]:
+        """At the zones and lines of the open source, up to this result."""
+        return self._tracks.followed(result).counts_of(self._store.state.zones)
+
     def _zone_marks(self, result: Result, size_hw: tuple[int, int], pen: Pen) -> list[Mark]:
         plan = self._store.state.zones
         if not shapes_of(plan):
             return []
-        return zone_marks(plan, self._tracks.followed(result).counts_of(plan), size_hw, pen=pen, by_class=True)
+        return zone_marks(plan, self.counts(result), size_hw, pen=pen, by_class=True)
 
     def _trail_marks(self, result: Result, seen: Detections, scale_xy: np.ndarray, pen: Pen) -> list[Mark]:
         """Of things whose box is seen."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ledetr.chain.pipeline import Pipeline, RecordingEnded
+from ledetr.chain.pipeline import Pipeline, RecordingEnded, Result
 from ledetr.chain.recording import RecordingStatus
 from ledetr_app.display import Display
 from ledetr_app.pictures import output_path, save_snapshot
@@ -46,7 +46,7 @@ class Keeping:
             self._store.change(problem=Problem("There is no picture to save yet: open a source first."))
             return
         marks = self._display.marks_to_keep(result) if boxes else []
-        seen, in_force = self._display.seen(result), self._in_force()
+        seen, in_force = self._display.seen(result), self._in_force(result)
 
         def save() -> None:
             path = output_path(self._pictures, "pictures", name, ".png")
@@ -89,10 +89,11 @@ class Keeping:
         self._pipeline.start_recording(path, with_boxes=True, marks=self._display.marks_to_keep)
         self._store.change(recording=path)
 
-    def _in_force(self) -> dict[str, Any]:
-        """What else held at this moment, for the record."""
+    def _in_force(self, result: Result) -> dict[str, Any]:
+        """What else held at this moment, for the record; what was counted, where there are zones."""
         state = self._store.state
-        return {
+        counts = [count.to_json() for count in self._display.counts(result)]
+        return ({"zones": counts} if counts else {}) | {
             "conf": state.conf,
             "class_conf": dict(state.class_conf),
             "random_weights": state.running is not None and state.running.random_weights,

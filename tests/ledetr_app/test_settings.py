@@ -6,9 +6,11 @@ from dataclasses import asdict, replace
 import pytest
 
 from ledetr.errors import OutputError
+from ledetr.zones import Line, Zone, ZonePlan
 from ledetr_app import settings as settings_module
 from ledetr_app.settings import Settings, load_settings, save_settings
 
+PLAN = ZonePlan((Zone("yard", ((0.0, 0.5), (1.0, 0.0), (1.0, 1.0))),), (Line("gate", (0.5, 0.0), (0.5, 1.0)),))
 FULL = Settings(
     model="m",
     conf=0.35,
@@ -21,6 +23,12 @@ FULL = Settings(
     geometry=(10, -20, 1200, 800),
     maximized=True,
     recents=("/a/b.mp4", "rtsp://10.0.0.7/x"),
+    tracking=True,
+    track_buffer_s=8.0,
+    ids=False,
+    trails=False,
+    by_track=True,
+    zones={"/a/b.mp4": PLAN.to_json()},
 )
 
 
@@ -67,6 +75,27 @@ def test_wrong_values_are_named_and_the_right_ones_kept(tmp_path):
     loaded = load_settings(path)
     assert loaded.settings == replace(FULL, conf=None, theme="system", geometry=None, boxes=True)
     assert loaded.problem == "wrong value for conf, boxes, theme, geometry"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tracking", "yes"),
+        ("track_buffer_s", -1),
+        ("track_buffer_s", True),
+        ("trails", None),
+        ("zones", []),
+        ("zones", {"a.mp4": {"zones": [{"name": "x", "points": [[0, 0], [1, 1]]}]}}),
+        ("zones", {"a.mp4": {"zones": [{"name": "x", "points": [[0, 0], [1, 1], [5, 5]]}]}}),
+        ("zones", {f"{number}.mp4": PLAN.to_json() for number in range(51)}),
+    ],
+)
+def test_wrong_values_of_tracking_and_zones_are_named(tmp_path, field, value):
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps({**asdict(FULL), field: value}))
+    loaded = load_settings(path)
+    assert loaded.settings == replace(FULL, **{field: getattr(Settings(), field)})
+    assert loaded.problem == f"wrong value for {field}"
 
 
 def test_a_newer_file_with_unknown_fields_is_no_error(tmp_path):

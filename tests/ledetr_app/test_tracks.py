@@ -218,6 +218,18 @@ def test_counts_are_of_what_is_seen_and_survive_a_name_and_another_shape(tracked
     wait_for(lambda: "Line 1: in 0 out 0" in _texts(tracked))
 
 
+def test_a_snapshot_and_a_recording_hold_the_zones(tracked, wait_for):
+    tracked.store.change(zones=ZonePlan((Zone("all", ALL_OF_IT),)))
+    wait_for(lambda: tracked.display.counts(tracked.latest())[0].now)
+    tracked.set_shown(tracked.latest())
+    kept = tracked.marks_to_keep(tracked.shown)
+    assert any(isinstance(mark, PathMark) and mark.closed for mark in kept)
+    tracked.snapshot()
+    wait_for(lambda: tracked.state.toast is not None)
+    document = json.loads(tracked.state.toast.path.with_suffix(".json").read_text())
+    assert [(row["name"], row["now"]) for row in document["zones"]] == [("all", {"person": 1, "dog": 1})]
+
+
 def test_a_thing_that_crosses_is_counted_by_class(session, loader, make_clip, tmp_path, wait_for):
     """The person goes 10 px to the right in each frame, over a line that leads down."""
     detector = loader("n")
