@@ -62,7 +62,7 @@ class DrivenWindow:
 
         def there() -> bool:
             shown = session.shown
-            at = shown is not None and abs(shown.frame.meta.pts_s - pts_s) < 0.1
+            at = shown is not None and -0.01 < shown.frame.meta.pts_s - pts_s < 1
             return at and shown is not None and bool(shown.detections.model_id)
 
         self.wait(there, OPEN_LIMIT_S)

@@ -25,6 +25,8 @@ from ledetr_app.model_loader import ModelWish
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "assets" / "sample.mp4"
 AT_S = 2.6
+SETTLES_S = 11.0  # after which the meters speak of a held picture, not of the way to it
+SCAN_LIMIT_S = 240.0
 DOUBLE = "double"  # the scene at twice the pixels
 DEAD = "rtsp://127.0.0.1:9/entrance"
 
@@ -37,8 +39,10 @@ def first_run(driven: DrivenWindow) -> None:
 
 
 def playing(driven: DrivenWindow) -> None:
-    """A held picture with boxes, the list of classes beside it."""
+    """A held picture with boxes, the list of classes beside it, and the heat bar as far as it is scanned by then."""
     _hold(driven)
+    driven.session.heat.toggle_scan()
+    driven.wait(lambda: not driven.session.heat.scanning, SCAN_LIMIT_S, must=False)
     driven.session.set_side_panel(True)
 
 
@@ -127,7 +131,7 @@ def results(driven: DrivenWindow) -> None:
 def compare(driven: DrivenWindow) -> None:
     """Two thresholds of what a model knows: N with all its decoder layers, and with one."""
     _hold(driven)
-    driven.session.compare.with_model(ModelWish("n", decoder_layers=3))
+    driven.session.compare.with_model(ModelWish("n", decoder_layers=1))
     driven.wait(lambda: driven.session.compare.of(driven.session.shown), LOAD_LIMIT_S)
     driven.live(0.5)
 
@@ -162,7 +166,7 @@ def take(names: list[str], folder: Path) -> None:
         driven = DrivenWindow(theme=theme)
         driven.use("n")
         scene(driven)
-        driven.live(0.5)
+        driven.live(SETTLES_S)
         driven.window.grab().save(str(folder / f"{name}.png"))
         driven.close()
         print(folder / f"{name}.png", flush=True)

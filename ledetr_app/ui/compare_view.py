@@ -22,6 +22,8 @@ from ledetr_app.verdict import Verdict
 
 HANDLE_PX = 26
 STEP = 0.02
+CHIP_GAP_PX = 16
+CHIP_LEAST_PX = 60
 _CHIP_GROUND = QColor(16, 20, 26, 225)
 _YELLOW, _GREEN, _VERMILION = 2, 4, 5  # places in PALETTE: missed, found, made up
 _FOUND_TRUTH = QColor(255, 255, 255)
@@ -237,13 +239,16 @@ class CompareLayer(QWidget):
         )
 
     def _chip(self, painter: QPainter, words: str, *, left: bool) -> None:
-        """In the upper corner of the picture, of at most half its width."""
+        """At the top of the picture, on its side of the line; in the corner where there is no line."""
         self.words.append(words)
-        metrics = painter.fontMetrics()
-        room = self._room.width() - 24 if self._compare.state.truth else self._room.width() / 2 - 24
-        width, height = min(metrics.horizontalAdvance(words) + 24, room), metrics.height() + 10
-        x = self._room.left() + 12 if left else self._room.right() - 12 - width
-        chip = QRectF(x, self._room.top() + 12, width, height)
+        metrics, room, state = painter.fontMetrics(), self._room, self._compare.state
+        line = room.right() if state.truth else room.left() + state.split * room.width()
+        free = (line - room.left() if left else room.right() - line) - 2 * CHIP_GAP_PX
+        width, height = min(metrics.horizontalAdvance(words) + 24, free), metrics.height() + 10
+        if width < CHIP_LEAST_PX:
+            return
+        x = room.left() + CHIP_GAP_PX if state.truth else line - CHIP_GAP_PX - width if left else line + CHIP_GAP_PX
+        chip = QRectF(x, room.top() + 12, width, height)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(_CHIP_GROUND)

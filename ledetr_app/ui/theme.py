@@ -245,6 +245,13 @@ def style_sheet(t: Tokens) -> str:
         background: {t.surface}; border: 1px solid {t.line}; border-radius: 10px; padding: 10px 16px;
     }}
     QPushButton[kind="tile"]:hover {{ border: 1px solid {t.accent}; }}
+    QPushButton[kind="small"] {{ padding: 4px 7px; min-width: 14px; }}
+    QCheckBox {{ color: {t.text}; spacing: 8px; padding: 2px; border: 1px solid transparent; border-radius: 6px; }}
+    QCheckBox:focus {{ border: 1px solid {t.accent}; }}
+    QCheckBox::indicator {{ width: 14px; height: 14px; border: 1px solid {t.muted}; border-radius: 4px; }}
+    QCheckBox::indicator:checked {{
+        background: {t.accent}; border: 1px solid {t.accent}; image: url("{tick}");
+    }}
     QPushButton[kind="tile"]:focus {{ border: 2px solid {t.accent}; }}
     QToolButton#recordButton:checked {{ background: {t.error_ground}; color: {t.error_text}; font-weight: 600; }}
 

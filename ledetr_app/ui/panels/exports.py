@@ -40,7 +40,7 @@ from ledetr_app.session import Session
 from ledetr_app.ui.text import clock, tip
 from ledetr_app.ui.theme import Theme
 
-WIDTH = 320
+WIDTH = 340
 LOOK_MS = 200
 ROW = Qt.ItemDataRole.UserRole
 _GAP = 6
@@ -96,7 +96,7 @@ class ExportDelegate(QStyledItemDelegate):
 
     def sizeHint(self, option: QStyleOptionViewItem, index: _Index) -> QSize:
         """Room for both lines."""
-        return QSize(100, 2 * option.fontMetrics.height() + 5 * _GAP // 2)
+        return QSize(100, 2 * option.fontMetrics.height() + 3 * _GAP)
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: _Index) -> None:
         """One row."""
@@ -105,7 +105,7 @@ class ExportDelegate(QStyledItemDelegate):
             return
         if option.state & QStyle.StateFlag.State_Selected:
             painter.fillRect(option.rect, QColor(t.accent_soft))
-        box = option.rect.adjusted(_GAP, _GAP // 2, -_GAP, -_GAP // 2)
+        box = option.rect.adjusted(_GAP, _GAP, -_GAP, -_GAP)
         line = option.fontMetrics.height()
         painter.setPen(QColor(t.text))
         _write(painter, option.fontMetrics, QRect(box.left(), box.top(), box.width(), line), row.job.name)
@@ -113,7 +113,7 @@ class ExportDelegate(QStyledItemDelegate):
         below = QRect(box.left(), box.top() + line, box.width(), line)
         _write(painter, option.fontMetrics, below, self._tell(row), Qt.TextElideMode.ElideRight)
         if row.status is Status.RUNNING:
-            bar = QRect(box.left(), box.bottom() - 2, box.width(), 3)
+            bar = QRect(box.left(), box.bottom() + 2, box.width(), 3)
             painter.fillRect(bar, QColor(t.hover))
             bar.setWidth(round(bar.width() * (row.part or 0)))
             painter.fillRect(bar, QColor(t.accent))
@@ -214,11 +214,11 @@ class ExportsPanel(QFrame):
         self.clear = self._button(self.tr("Clear done"), queue.clear_over)
         self.close_button = self._button("×", lambda: self._exporting.set_shown(False))
         self.close_button.setAccessibleName(self.tr("Close the exports"))
-        self.close_button.setFixedWidth(32)
         self._head = QHBoxLayout()
         self._head.setSpacing(2)
         self._head.addWidget(self.title, 1)
         for button in (self.hold, self.clear, self.close_button):
+            button.setProperty("kind", "small")
             self._head.addWidget(button)
         self.found = QFrame()
         self.found_words = QLabel()
@@ -263,6 +263,7 @@ class ExportsPanel(QFrame):
             button = self._button(words, lambda act=act: self._act(act))
             button.setToolTip(hint)
             button.setAccessibleName(hint)
+            button.setProperty("kind", "small")
             self.buttons[name] = button
             self._acts.addWidget(button)
         self._acts.addStretch(1)
@@ -280,6 +281,7 @@ class ExportsPanel(QFrame):
             grid.addWidget(tick, place // 2, place % 2)
         self.folder = self._button("", self._ask_for_folder)
         self.folder.setAccessibleName(self.tr("Folder of the results"))
+        self.folder.setProperty("kind", "tile")
         self.add = self._button(self.tr("Export this file"), self._exporting.add_shown)
         self.add.setProperty("kind", "tile")
         self.add_queue = self._button(
