@@ -21,6 +21,7 @@ from ledetr import __version__
 from ledetr.cli.one_document import one_document
 from ledetr.cli.peers import PEERS_OF, load_peer
 from ledetr.cli.progress import counted
+from ledetr.cli.training import call_training
 from ledetr.detector import Detector
 from ledetr.errors import UsageError
 from ledetr.model.config import VARIANTS
@@ -86,8 +87,12 @@ def bench(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, ...")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads. Default: the engine decides.")] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Timed runs of each model and size.")] = 100,
-    warmup: Annotated[int, typer.Option(min=0, help="Runs before the clock counts.")] = 10,
+    runs: Annotated[
+        int | None, typer.Option(min=1, help="Timed runs of each model and size. Default: 100; 20 steps of training.")
+    ] = None,
+    warmup: Annotated[
+        int | None, typer.Option(min=0, help="Runs before the clock counts. Default: 10; 3 steps of training.")
+    ] = None,
     random_weights: Annotated[
         bool,
         typer.Option("--random-weights", help="Time scales that have no weights; latency does not depend on them."),
@@ -96,6 +101,11 @@ def bench(
         bool,
         typer.Option("--peers", help="Time D-FINE and RT-DETRv2 of the same class too, and print the ratios."),
     ] = False,
+    training: Annotated[
+        bool,
+        typer.Option("--training", help="Time the steps of training instead, part by part; with random weights."),
+    ] = False,
+    batch: Annotated[int | None, typer.Option(min=1, help="Pictures of a step of training. Default: 16.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
 ) -> None:
@@ -103,7 +113,16 @@ def bench(
 
     Models and sizes take turns, run by run, so that a machine that slows down slows all of them.
     """
+    if training:
+        _refuse_other_than("auto", backend)
+        values = {"models": models, "imgsz": imgsz, "batch": batch, "device": device, "precision": precision}
+        values |= {"threads": threads, "runs": runs, "warmup": warmup}
+        switches = {"peers": peers, "json": json, "quiet": quiet}
+        raise typer.Exit(call_training("training.bench_training", words_of(values, switches)))
+    if batch is not None:
+        raise UsageError("--batch belongs to --training; latency is measured at batch 1")
     names, sides = _words(models), input_sides(imgsz)
+    runs, warmup = 100 if runs is None else runs, 10 if warmup is None else warmup
     with one_document(json) as document, ExitStack() as opened:
         all_series = [
             Series(
@@ -134,6 +153,17 @@ def bench(
         document.update(machine=describe_machine(), versions=describe_versions(), frame_hw=list(FRAME_HW), results=rows)
     if not json:
         _print_table(rows, describe_machine())
+
+
+def words_of(values: dict[str, Any], switches: dict[str, bool]) -> list[str]:
+    """Options as words of a command line; those without a value are left out."""
+    given = [f"--{name}={value}" for name, value in values.items() if value is not None]
+    return given + [f"--{name}" for name, on in switches.items() if on]
+
+
+def _refuse_other_than(expected: str, backend: str) -> None:
+    if backend != expected:
+        raise UsageError(f"--training runs in torch, so --backend {backend} has no meaning with it; leave it out")
 
 
 def load_peers(ours: Sequence[Series], **engine: Any) -> Iterator[tuple[Detector, float]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -138,6 +138,7 @@ def load_peer(
         build=lambda: network,
         example=lambda: torch.zeros((1, 3, *input_hw), dtype=torch.uint8),
         export_onnx=lambda: _no_onnx(name),
+        build_graph=lambda: PeerForProcessor(network).eval(),
     )
     engine = open_backend(backend, source, device=device, precision=precision, threads=threads)
     detector = Detector(
@@ -168,6 +169,15 @@ def peer_network(name: str, input_hw: tuple[int, int], *, values: bool = True) -
         randomise(network)
     merge_branches(network)
     return _LogitsAndBoxes(network)
+
+
+def peer_for_training(name: str, input_hw: tuple[int, int]) -> Any:
+    """transformers' own D-FINE with the loss that comes with it, random weights, in train mode."""
+    models = _transformers()
+    torch.manual_seed(0)
+    config = _d_fine_config(models, D_FINE[name])
+    config.anchor_image_size = list(input_hw)
+    return models.DFineForObjectDetection(config).train()
 
 
 def _no_onnx(name: str) -> bytes:
@@ -267,4 +277,16 @@ class _LogitsAndBoxes(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         answer = self.network(pixels.float() / 255.0)
+        return answer.logits, answer.pred_boxes
+
+
+class PeerForProcessor(nn.Module):
+    """A network of peer_network() for pixels (B, H, W, 3), so that they reach it in the way that suits ours best."""
+
+    def __init__(self, peer: nn.Module) -> None:
+        super().__init__()
+        self.network = cast(_LogitsAndBoxes, peer).network
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        answer = self.network((pixels.float() / 255.0).permute(0, 3, 1, 2))
         return answer.logits, answer.pred_boxes
