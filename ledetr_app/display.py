@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ledetr.chain.overlay import RANDOM_WEIGHTS, Mark, PathMark, Pen, marks_of, notice_mark
+from ledetr.chain.overlay import RANDOM_WEIGHTS, LabelMark, Mark, PathMark, Pen, marks_of, notice_mark
 from ledetr.chain.pipeline import Result
 from ledetr.chain.trails import zone_marks
 from ledetr.detections import Detections
@@ -118,14 +118,15 @@ class Display:
         state, meta = self._store.state, result.frame.meta
         height, width = size_hw or (meta.height, meta.width)
         pen = Pen.of(fitted_hw or (height, width), weight=state.line_weight)
-        marks = self._zone_marks(result, (height, width), pen)
+        zones = self._zone_marks(result, (height, width), pen)
+        rims = [mark for mark in zones if not isinstance(mark, LabelMark)]
+        counts = [mark for mark in zones if isinstance(mark, LabelMark)]  # over all, since they do not move away
         if not state.boxes:
-            return marks
+            return [*rims, *counts]
         seen = self.seen(result)
         scale_xy = np.array([width / meta.width, height / meta.height], np.float32)
-        if state.tracking and state.trails:
-            marks += self._trail_marks(result, seen, scale_xy, pen)
-        return marks + marks_of(
+        trails = self._trail_marks(result, seen, scale_xy, pen) if state.tracking and state.trails else []
+        boxes = marks_of(
             replace(seen, xyxy=seen.xyxy * np.tile(scale_xy, 2)),
             conf=0.0,
             labels=state.labels,
@@ -135,6 +136,7 @@ class Display:
             size_hw=(height, width),
             pen=pen,
         )
+        return [*rims, *trails, *boxes, *counts]
 
     def counts(self, result: Result) -> tuple[ShapeCount, ...]:
         """At the zones and lines of the open source, up to this result."""

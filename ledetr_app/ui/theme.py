@@ -220,6 +220,7 @@ def style_sheet(t: Tokens) -> str:
     QMenu {{ background: {t.surface}; color: {t.text}; border: 1px solid {t.line}; border-radius: 8px; padding: 6px; }}
     QMenu::item {{ padding: 7px 26px 7px 12px; border-radius: 6px; }}
     QMenu::icon {{ padding-left: 10px; }}
+    QMenu::icon:checked {{ background: {t.accent_soft}; border: 1px solid {t.accent}; border-radius: 4px; }}
     QMenu::item:selected {{ background: {t.accent_soft}; color: {t.text}; }}
     QMenu::item:disabled {{ color: {t.disabled}; }}
     QMenu::indicator {{ width: 14px; height: 14px; margin-left: 9px; border-radius: 4px; }}
@@ -289,7 +290,7 @@ def style_sheet(t: Tokens) -> str:
         background: {t.surface}; color: {t.text}; border: 1px solid transparent; border-radius: 8px; outline: 0;
     }}
     QTableView::item, QTreeView::item {{ padding: 2px 6px; }}
-    QTableView::item:hover, QTreeView::item:hover {{ background: {t.raised}; }}
+    QTreeView::item:hover {{ background: {t.raised}; }}
     QTableView::item:selected, QTreeView::item:selected {{ background: {t.accent_soft}; color: {t.text}; }}
     QTreeView QLineEdit {{ padding: 0px 4px; border-radius: 4px; }}
     QHeaderView, QHeaderView::section {{

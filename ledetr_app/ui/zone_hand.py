@@ -36,17 +36,22 @@ class ZoneHand:
         return self._session.state.drawing.tool != ""
 
     def press(self, event: QMouseEvent, at: Point, size_wh: tuple[float, float]) -> bool:
-        """A corner more, or a point taken hold of. size_wh: of the picture in logical pixels."""
-        zones, tool = self._session.zones, self._session.state.drawing.tool
-        if tool == "" or event.button() != Qt.MouseButton.LeftButton:
+        """A corner more, or a point taken hold of. size_wh: of the picture in logical pixels.
+
+        Without a tool the points of the selected shape can be taken, since they are seen.
+        """
+        zones, drawing = self._session.zones, self._session.state.drawing
+        if event.button() != Qt.MouseButton.LeftButton:
             return False
-        if tool == "edit":
+        if drawing.tool in ("", "edit"):
             found = nearest_point(self._session.state.zones, at, size_wh, REACH_PX)
-            if found is not None:
+            if found is not None and (drawing.tool == "edit" or found[0] == drawing.selected):
                 zones.grab(*found)
-            else:
+                return True
+            if drawing.tool == "edit":
                 zones.select(None)
-        elif self._closes(at, size_wh):
+            return drawing.tool == "edit"
+        if self._closes(at, size_wh):
             zones.finish()
         else:
             zones.add_point(at)
@@ -55,15 +60,17 @@ class ZoneHand:
     def move(self, event: QMouseEvent, at: Point) -> bool:
         """The next corner would be here, or the point that is held."""
         drawing = self._session.state.drawing
-        if drawing.tool in ("zone", "line") or (drawing.grabbed is not None and event.buttons()):
+        held = drawing.grabbed is not None and bool(event.buttons() & Qt.MouseButton.LeftButton)
+        if drawing.tool in ("zone", "line") or held:
             self._session.zones.point_to(at)
-        return self.busy
+        return self.busy or held
 
     def release(self, event: QMouseEvent) -> bool:
         """A point that was held is let go."""
-        if self._session.state.drawing.tool == "edit":
+        held = self._session.state.drawing.grabbed is not None
+        if held:
             self._session.zones.drop()
-        return self.busy
+        return self.busy or held
 
     def double_click(self, event: QMouseEvent) -> bool:
         """Its first click set the last corner: a zone is closed."""

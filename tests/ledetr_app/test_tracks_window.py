@@ -208,6 +208,20 @@ def test_points_are_dragged(qtbot, planned, session):
     assert session.state.drawing.selected is None
 
 
+def test_points_of_the_shape_that_is_selected_are_dragged_without_a_tool(qtbot, planned, session):
+    session.zones.select(1)
+    qtbot.mousePress(planned.view, Qt.MouseButton.LeftButton, pos=at(planned, 0.75, 0.25))  # of the other shape
+    assert session.state.drawing.grabbed is None
+    qtbot.mouseRelease(planned.view, Qt.MouseButton.LeftButton, pos=at(planned, 0.75, 0.25))
+    session.zones.select(1)
+    qtbot.mousePress(planned.view, Qt.MouseButton.LeftButton, pos=at(planned, 0.5, 0.99))
+    move(planned, 0.3, 0.8, Qt.MouseButton.LeftButton)
+    qtbot.mouseRelease(planned.view, Qt.MouseButton.LeftButton, pos=at(planned, 0.3, 0.8))
+    assert near(session.state.zones.lines[0].end, 0.3, 0.8)
+    assert session.state.zones.zones == PLAN.zones
+    assert session.state.drawing.tool == "" and session.state.drawing.grabbed is None
+
+
 # Drawing with the keys
 
 

@@ -31,8 +31,8 @@ from ledetr_app.ui.panels.swatch import swatch_icon
 from ledetr_app.ui.text import clock
 
 REFRESH_MS = 400
-CELL_ROOM = 22  # around the text of a cell
-SWATCH_ROOM = 24
+CELL_ROOM = 18  # around the text of a cell
+SWATCH_ROOM = 22
 MARGINS = (14, 10, 10, 10)
 _Index = QModelIndex | QPersistentModelIndex
 _NO_PARENT = QModelIndex()
@@ -230,7 +230,8 @@ class ResultsPanel(SidePanel):
             button.clicked.connect(lambda _checked=False, by_track=by_track: session.results.set_by_track(by_track))
             group.addButton(button)
         self.export = QToolButton()
-        self.export.setText(self.tr("Export"))
+        self.export.setText(self.tr("Export") + " ▾")
+        self.export.setAccessibleName(self.tr("Export"))
         self.export.setToolTip(self.tr("Write the table into a file beside the recordings"))
         self.export.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.export.setFocusPolicy(Qt.FocusPolicy.TabFocus)
@@ -260,7 +261,7 @@ class ResultsPanel(SidePanel):
     def _size_columns(self) -> None:
         """Wide enough for what usually stands there, in the system's font; the class takes what is left."""
         texts = ["000", "motorcycle", "00:00.000", "00:00.000", "0000", "0.00"] if self._columns else [
-            "00:00.000", "00000", "motorcycle", "0.00", "1000,1000 1000×1000", "000"
+            "00:00.000", "0000", "motorcycle", "0.00", "999,999 999×999", "000"
         ]  # fmt: skip
         header, metrics = self.table.horizontalHeader(), self.table.fontMetrics()
         the_class = 1 if self._columns else 2
