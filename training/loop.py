@@ -9,7 +9,7 @@ import hashlib
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -73,6 +73,8 @@ class Job:
     """Without weights to start from: give N's trunk the ImageNet weights of EfficientNet-Lite0."""
     backbone: Path | None = None
     """Without weights to start from: a file of training.pretrain for the trunk."""
+    rebuild: Callable[[LeDetr], LeDetr] | None = None
+    """Makes another network of the one that the rest describes, for comparisons; draws from torch's own numbers."""
     device: str = "cpu"
     precision: Precision = "fp32"
     processes: int = 1
@@ -93,6 +95,11 @@ class Job:
 def starting_model(job: Job) -> tuple[LeDetr, HeadMatch | None]:
     """The network before step 0, the same in every process, and how its class heads were matched."""
     torch.manual_seed(job.config.seed)
+    model, match = _as_described(job)
+    return (model if job.rebuild is None else job.rebuild(model)), match
+
+
+def _as_described(job: Job) -> tuple[LeDetr, HeadMatch | None]:
     if job.start is None:
         model = build_model(job.model)
         if job.imagenet_trunk and job.model.backbone.kind == "lite":
@@ -331,5 +338,7 @@ def best_model(job: Job) -> tuple[LeDetr, int]:
     checkpoints = Checkpoints(job.folder / "checkpoints")
     snapshot = checkpoints.load("best" if checkpoints.best() is not None else "last")
     model = build_model(job.model)
+    if job.rebuild is not None:
+        model = job.rebuild(model)
     model.load_state_dict(below(snapshot.weights, f"ema/{snapshot.extra.get('best_average', 0)}/"))
     return model.eval(), snapshot.step

@@ -47,7 +47,13 @@ def count_paper(config: ModelConfig, *, layers: int | None = None, size_hw: tupl
 
 def count_deploy(config: ModelConfig, *, layers: int | None = None, size_hw: tuple[int, int] = (640, 640)) -> Count:
     """What is run: norms and branches folded, only the heads that are used."""
-    model = build_model(config, device="meta").fused(layers or config.decoder.eval_layers)
+    return count_network(
+        build_model(config, device="meta").fused(layers or config.decoder.eval_layers), size_hw=size_hw
+    )
+
+
+def count_network(model: LeDetr, *, size_hw: tuple[int, int]) -> Count:
+    """A network on the "meta" device, in eval mode, as it is."""
     params = sum(p.numel() for p in model.parameters())
     return Count(params / 1e6, _gflops(model, size_hw, every_head=False))
 
