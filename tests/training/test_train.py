@@ -19,6 +19,7 @@ from PIL import Image
 
 from ledetr.cli.main import main as ledetr
 from ledetr.detector import Detector
+from ledetr.errors import SourceError
 from ledetr.evaluation import score
 from ledetr.model.config import ledetr_tiny
 from ledetr.model.ledetr import build_model
@@ -30,7 +31,7 @@ from training.data.shapes import ALL_NAMES, draw_shapes, write_shapes
 from training.judge import coco_set_of, detect_pictures
 from training.loop import Job, best_model, train
 from training.recipes import finetune
-from training.train import main
+from training.train import few_by_heart, main, parse_arguments
 
 Run = Callable[..., "Done"]
 ROOT = Path(__file__).parents[2]
@@ -237,6 +238,29 @@ def test_learning_by_heart_judges_by_the_same_pictures(start: Path, tmp_path: Pa
         and log[0]["pictures_sha256"]
         == hashlib.sha256("\n".join(f"shapes_{n:04d}" for n in (*range(7), 8)).encode()).hexdigest()
     )
+
+
+def test_learning_by_heart_may_leave_out_pictures_with_small_objects(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At 96 px the pictures, 128 wide and 96 high, are squeezed to three quarters of their width."""
+    data = write_shapes(tmp_path / "set", "coco", 24)
+    content = json.loads(data.read_text())
+    smallest: dict[int, float] = {}
+    for row in content["annotations"]:
+        _, _, width, height = row["bbox"]
+        smallest[row["image_id"]] = min(smallest.get(row["image_id"], 999), width * 96 / 128, height)
+    expected = [Path(i["file_name"]).stem for i in content["images"] if smallest.get(i["id"], 0) >= 20]
+    assert 3 < len(expected) < 20, "the case must leave some out"
+    few, same = few_by_heart(parse_arguments([str(data), "--overfit", "3", "--least-px", "20"]), 96)
+    assert [picture.key for picture in few.pictures] == expected[:3] == [picture.key for picture in same.pictures]
+    said = f"by heart: the first 3 of the {len(expected)} pictures (of 24) whose objects are all at least 20 px"
+    assert said in capsys.readouterr().err
+    with pytest.raises(SourceError, match="no picture with objects of at least 500 px each to learn by heart"):
+        few_by_heart(parse_arguments([str(data), "--overfit", "3", "--least-px", "500"]), 96)
+    with pytest.raises(SystemExit):
+        parse_arguments([str(data), "--least-px", "20"])
+    assert "--least-px chooses the pictures of --overfit; name both" in capsys.readouterr().err
 
 
 SLOW_WORDS = ("--steps", "12", "--batch", "4", "--evaluations", "12", "--threads", "1", "--device", "cpu", "-q")
