@@ -2,6 +2,7 @@
 
 import json
 import math
+import stat
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -10,6 +11,10 @@ import numpy as np
 
 from ledetr.errors import SourceError
 from ledetr.pictures import read_picture
+
+_MOST_JSON_BYTES = 1 << 30  # COCO's own largest has 470 MB
+_MOST_SHOWN = 200
+_MOST_LETTERS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,10 @@ def read_coco(path: Path, images: Path | None = None) -> CocoSet:
 def read_json(path: Path) -> Any:
     """What a JSON file holds; SourceError where it is missing, unreadable or no JSON."""
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_JSON_BYTES:
+            what = "larger than 1 GiB" if stat.S_ISREG(status.st_mode) else "no ordinary file"
+            raise SourceError(f"{str(path)!r} is {what}, and a JSON file was expected")
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise SourceError(f"there is no file {str(path)!r}") from error
@@ -96,11 +105,19 @@ def read_json(path: Path) -> Any:
 
 def inside(folder: Path, name: str, *, named_by: Path) -> Path:
     """folder/name, which must stay inside the folder, also through links; SourceError names the file that said so."""
+    shown = repr(name if len(name) <= _MOST_SHOWN else f"{name[:_MOST_SHOWN]}...")
     windows = PureWindowsPath(name)
     path = folder / name
+    too_long = len(name) > _MOST_LETTERS or any(len(part.encode(errors="replace")) > 255 for part in windows.parts)
     leads_out = windows.is_absolute() or windows.drive or windows.root or ".." in windows.parts or "\0" in name
-    if not name or leads_out or not path.resolve().is_relative_to(folder.resolve()):
-        raise SourceError(f"{str(named_by)!r} names the picture {name!r}, which is not inside {str(folder)!r}; refused")
+    try:
+        if too_long:
+            raise OSError("too long")
+        is_inside = bool(name) and not leads_out and path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # too long, links in a ring, or half a letter
+        raise SourceError(f"{str(named_by)!r} names the picture {shown}, which is no name of a file here") from error
+    if not is_inside:
+        raise SourceError(f"{str(named_by)!r} names the picture {shown}, which is not inside {str(folder)!r}; refused")
     return path
 
 

@@ -65,7 +65,8 @@ def decode_picture(source: Path | IO[bytes], name: str, *, upright: bool = True)
     name = printable(name)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands in its place
+            # Of bombs, in whose place our own limit stands, and of damage, which either raises or is no matter.
+            warnings.simplefilter("ignore")
             with Image.open(source, formats=_FORMATS) as image:
                 _check_size(image, f"Cannot open {name!r}: it")
                 return _rgb(ImageOps.exif_transpose(image) if upright else image)

@@ -17,7 +17,7 @@ from av.container import InputContainer
 
 from ledetr.chain.clock import Clock
 from ledetr.chain.colour import colour_of, orientation_of, upright_rgb
-from ledetr.chain.decoding import PictureDecoder
+from ledetr.chain.decoding import PictureDecoder, demuxed
 from ledetr.chain.sources import (
     OPEN_DEADLINE_S,
     READ_DEADLINE_S,
@@ -283,7 +283,7 @@ class LiveStream:
         return decoded
 
     def _decode(self) -> Iterator[av.VideoFrame]:
-        for packet in self._container.demux(self._stream):
+        for packet in demuxed(self._container, self._stream):
             yield from self._decoder.decode(packet)  # a lost packet breaks a picture or two, not the stream
 
     def seek(self, pts_s: float) -> None:

@@ -1,5 +1,6 @@
 """Packets of one video track to frames; the same for files that are played, files that are exported, and streams."""
 
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -7,6 +8,18 @@ import av
 
 # Packets that cannot be decoded are skipped and counted; so many in a row mean that the rest is lost.
 _BROKEN_IN_A_ROW = 300
+
+
+def demuxed(container: Any, streams: Any) -> Iterator[Any]:
+    """The packets of these streams, then one without data for each.
+
+    Where a file or stream turns out to have more tracks than it had when it was opened, PyAV 18 looks for theirs too in
+    its last step, when those of all others are out, and stumbles; they are none of ours.
+    """
+    try:
+        yield from container.demux(streams)
+    except IndexError:
+        return
 
 
 class PictureDecoder:
@@ -26,11 +39,11 @@ class PictureDecoder:
         """Frames in display order, none where the packet is damaged; InvalidDataError where all are, for long."""
         try:
             frames: list[av.VideoFrame] = packet.decode()
-        except av.error.InvalidDataError:
+        except av.error.FFmpegError as error:  # InvalidDataError mostly; some decoders have other names for it
             self.broken += 1
             self._broken_in_a_row += 1
             if self._broken_in_a_row >= _BROKEN_IN_A_ROW:
-                raise
+                raise av.error.InvalidDataError(error.errno or 0, str(error.strerror)) from error
             return []
         self._broken_in_a_row = 0
         self.damaged += sum(frame.is_corrupt for frame in frames)

@@ -36,7 +36,7 @@ def choose_target(path: Path, *, overwrite: bool = False, sources: Iterable[Path
     Raises UsageError where it is one of the sources, also through links; OutputError where the folder is missing or
     path is a folder.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the name is too long, which is said later
         raise OutputError(f"{path} is a folder, and a file name was expected.")
     if not path.parent.is_dir():
         raise OutputError(f"The folder {path.parent} does not exist; make it first or choose another one.")

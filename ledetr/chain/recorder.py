@@ -182,7 +182,7 @@ class VideoWriter:
         self._final_options = {"movflags": "faststart", **ticks}
         options = _MATROSKA if self._is_matroska else {**_FRAGMENTED, **ticks}
         with self._disk_errors():
-            self._output = av.open(str(self.part), "w", format=self._container_name, options=dict(options))
+            self._output = av.open(f"file:{self.part}", "w", format=self._container_name, options=dict(options))
         self._output.metadata.update({k: v for k, v in metadata.items() if k.lower() not in _OWN_METADATA})
         if self._is_matroska and self._chapters:
             self._output.set_chapters(self._chapters)
@@ -356,7 +356,7 @@ class VideoWriter:
             with ExitStack() as opened:
                 # No picture was left to be made: then the part file has no tracks to speak of.
                 paths = [*(one.path for one in self._before), *([self.part] if self.frames else [])]
-                sources = [opened.enter_context(av.open(str(path))) for path in paths]
+                sources = [opened.enter_context(av.open(f"file:{path}")) for path in paths]
                 output = opened.enter_context(self._final_container(final))
                 metadata = sources[0].metadata.items()
                 output.metadata.update({k: v for k, v in metadata if k.lower() not in _OWN_METADATA})
@@ -370,7 +370,7 @@ class VideoWriter:
 
     def _final_container(self, path: Path) -> Any:
         options = {} if self._is_matroska else self._final_options
-        return av.open(str(path), "w", format=self._container_name, options=options)
+        return av.open(f"file:{path}", "w", format=self._container_name, options=options)
 
     def _copy_packets(self, sources: Sequence[Any], output: Any) -> None:
         copies = {}

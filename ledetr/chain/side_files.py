@@ -243,7 +243,7 @@ class CsvFile(SideFile):
 
     def _take_over(self, file: TextIO, pictures: int) -> int:
         rows = csv.reader(file)
-        columns = len(next(rows))
+        columns = len(next(rows, ()))
         for row in rows:
             if len(row) == columns and int(row[0]) < pictures:
                 self._csv.writerow(row)

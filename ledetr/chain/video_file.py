@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from ledetr.chain.clock import Clock
 from ledetr.chain.colour import colour_of, orientation_of, upright_rgb
-from ledetr.chain.decoding import PictureDecoder
+from ledetr.chain.decoding import PictureDecoder, demuxed
 from ledetr.chain.sources import OPEN_DEADLINE_S, READ_DEADLINE_S, SourceInfo, VideoSpec
 from ledetr.errors import SourceError
 from ledetr.frame import Frame, FrameMeta
@@ -140,7 +140,7 @@ class VideoFile:
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         """Decoded frames in display order, each with a time."""
-        for packet in self._container.demux(self._stream):
+        for packet in demuxed(self._container, self._stream):
             if self._since_jump is not None and packet.size:
                 self._since_jump.append((packet.dts, packet.pts))
             yield from self._decoder.decode_timed(packet)

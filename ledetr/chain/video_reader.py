@@ -18,7 +18,7 @@ import av
 import numpy as np
 
 from ledetr.chain.colour import colour_of, is_hdr, orientation_of, output_colour, upright_rgb
-from ledetr.chain.decoding import PictureDecoder
+from ledetr.chain.decoding import PictureDecoder, demuxed
 from ledetr.chain.video_file import open_video_container, picture_stream
 from ledetr.errors import SourceError
 from ledetr.frame import Colour
@@ -258,7 +258,7 @@ class VideoReader:
 
     def _demux(self, streams: Sequence[Any]) -> Iterator[Any]:
         try:
-            yield from self.container.demux(streams)
+            yield from demuxed(self.container, streams)
         except av.error.FFmpegError as error:
             raise SourceError(f"{self.name!r} cannot be read any further ({error.strerror}).") from None
 
@@ -303,7 +303,7 @@ def _first_frame(path: Path) -> av.VideoFrame:
         stream = picture_stream(container, printable(path.name))
         decoder = PictureDecoder(stream)
         with suppress(av.error.InvalidDataError):  # nothing but damage, said below
-            for packet in container.demux(stream):
+            for packet in demuxed(container, stream):
                 for frame in decoder.decode(packet):
                     return frame
     raise SourceError(f"{printable(path.name)!r} holds no picture that can be decoded; it may be cut or damaged.")
