@@ -48,7 +48,7 @@ class Player:
     """Commands to the pipeline, carried out by the thread `control`, and what it tells put into the state.
 
     plays: what the user wants; pictures and stepping do not lead to the next of the queue. source_key: what the open
-    source is called where something is kept for it; without passwords.
+    source is called where something is kept for it; without passwords. stills: the open source, where it is pictures.
     before_change is called in that thread before another source opens or the open one closes; on_opened when a source
     was found good; on_over where one of them came to its end, good or bad; on_still where all its pictures were shown.
     """
@@ -61,6 +61,7 @@ class Player:
         self._seeks = Seeks(self._begin_seek)
         self._is_video = False
         self.source_key = ""
+        self.stills: ImageSpec | FolderSpec | ListSpec | None = None
         self.plays = True
         self.before_change: Callable[[], None] = nothing
         self.on_opened: Callable[[], None] = nothing
@@ -218,6 +219,7 @@ class Player:
             spec = parse_source(source)
             self._store.change(opening=spec.display_name, loss=None)
             self.before_change()
+            self.stills = spec if isinstance(spec, ImageSpec | FolderSpec | ListSpec) else None
             self.source_key = _memorable(spec, source) or spec.display_name
             self._pipeline.open(spec)
         except LeDetrError as error:

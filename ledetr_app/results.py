@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
+from ledetr.chain.images import list_images
 from ledetr.chain.pipeline import Result
-from ledetr.chain.side_files import SIDE_FILE_ENDINGS, SideHeader, open_side_files
+from ledetr.chain.side_files import SIDE_FILE_ENDINGS, PictureResult, SideHeader, open_side_files
+from ledetr.chain.sources import FolderSpec, ImageSpec, ListSpec
 from ledetr_app.class_filter import ClassFilter
 from ledetr_app.gathered import Gathered, Rows
 from ledetr_app.pictures import output_path
@@ -13,6 +17,8 @@ from ledetr_app.player import Player
 from ledetr_app.state import Problem
 from ledetr_app.store import Store
 from ledetr_app.worker import Worker
+
+Stills: TypeAlias = ImageSpec | FolderSpec | ListSpec
 
 
 class Results:
@@ -79,8 +85,8 @@ class Results:
             random_weights=state.running is not None and state.running.random_weights,
             class_names=self.gathered.class_names,
         )
-        name, class_filter = self._store.source_name, state.class_filter
-        self._files.submit(lambda: self._write(kind, name, header, class_filter))
+        stills, class_filter = self._player.stills, state.class_filter
+        self._files.submit(lambda: self._write(kind, header, class_filter, stills))
 
     # In the thread that infers
 
@@ -108,14 +114,20 @@ class Results:
             return "MOT is a list of ids, and nothing was tracked yet: switch tracking on (T) and play."
         return ""
 
-    def _write(self, kind: str, name: str, header: SideHeader, class_filter: ClassFilter) -> None:
-        path = output_path(self._folder, "videos", name, SIDE_FILE_ENDINGS[kind])
+    def _write(self, kind: str, header: SideHeader, class_filter: ClassFilter, stills: Stills | None) -> None:
+        path = output_path(self._folder, "videos", header.source, SIDE_FILE_ENDINGS[kind])
+        names = [] if stills is None else [file.name for file in list_images(stills)]
         side = open_side_files({kind: path}, header)[kind]
         try:
             for picture in self.gathered.pictures(class_filter):
-                side.add(picture)
+                side.add(picture if stills is None else _of_still(picture, names))
             path = side.finish()
         except BaseException:
             side.abort()
             raise
         self._store.toast(f"Results saved: {path.name}", path)
+
+
+def _of_still(picture: PictureResult, names: list[str]) -> PictureResult:
+    """Without a time, and with the name of its file, where it is still there."""
+    return replace(picture, pts_s=None, file=names[picture.index] if picture.index < len(names) else None)

@@ -65,6 +65,8 @@ def test_cells_of_boxes_and_of_tracks(qapp):
     assert [model.data(model.index(0, column)) for column in range(6)] == [
         "3", "dog", "00:00.500", "00:01.500", "1", "0.50"
     ]  # fmt: skip
+    model.start_s = None
+    assert [model.data(model.index(0, column)) for column in (2, 3)] == ["–", "–"]
     titles = [model.headerData(column, Qt.Orientation.Horizontal) for column in range(6)]
     assert titles == ["Id", "Class", "From", "To", "Frames", "Mean score"]
 

@@ -3,6 +3,8 @@
 import csv
 import json
 
+import cv2
+import numpy as np
 import pytest
 
 from ledetr.chain.overlay import BoxMark, LabelMark, PathMark, class_colour, track_colour
@@ -351,6 +353,25 @@ def test_what_was_gathered_goes_into_a_file(held, tmp_path, wait_for, kind):
     else:
         frames = {int(line.split(",")[0]) for line in text.splitlines()}
         assert frames == {picture.index + 1 for picture in pictures}
+
+
+def test_pictures_have_names_and_no_times(session, tmp_path, wait_for):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("b.png", "a.png"):
+        cv2.imwrite(str(folder / name), np.zeros((240, 320, 3), np.uint8))
+    session.start()
+    wait_for(lambda: session.state.running)
+    session.open_source(folder)
+    wait_for(lambda: len(session.results.gathered) == 2)
+    session.results.export("json")
+    wait_for(lambda: session.state.toast is not None)
+    frames = json.loads(session.state.toast.path.read_text())["frames"]
+    assert [(frame["file"], frame["pts_s"], frame["index"]) for frame in frames] == [
+        ("a.png", None, 0),
+        ("b.png", None, 1),
+    ]
+    assert [len(frame["detections"]) for frame in frames] == [2, 2]
 
 
 def test_mot_without_ids_and_a_list_of_nothing_are_sentences(session, running, wait_for):

@@ -41,13 +41,14 @@ assert set(FORMATS) == set(SIDE_FILES)
 
 
 class RowsModel(QAbstractTableModel):
-    """Rows as text, made only for what is on the screen. start_s: time of the first picture of the source."""
+    """Rows as text, made only for what is on the screen. start_s: time of the first picture of the source; None: its
+    pictures have no times."""
 
     def __init__(self) -> None:
         super().__init__()
         self.rows = Rows()
         self.colour_by_track = False
-        self.start_s = 0.0
+        self.start_s: float | None = 0.0
 
     def set_rows(self, rows: Rows) -> None:
         """The newer table. Where only rows were added, the view keeps its place and what is chosen in it."""
@@ -101,11 +102,14 @@ class RowsModel(QAbstractTableModel):
             return [_tr("Id"), _tr("Class"), _tr("From"), _tr("To"), _tr("Frames"), _tr("Mean score")]
         return [_tr("Time"), _tr("Frame"), _tr("Class"), _tr("Score"), _tr("Box"), _tr("Id")]
 
+    def _time(self, pts_s: np.floating[Any]) -> str:
+        return "–" if self.start_s is None else clock(float(pts_s) - self.start_s)
+
     def _of_box(self, row: int) -> list[str]:
         rows = self.rows
         x0, y0, x1, y1 = (round(float(value)) for value in rows.xyxy[row])
         return [
-            clock(float(rows.pts_s[row]) - self.start_s),
+            self._time(rows.pts_s[row]),
             "–" if rows.index[row] == NO_INDEX else str(rows.index[row]),
             rows.name(row),
             f"{rows.score[row]:.2f}",
@@ -118,8 +122,8 @@ class RowsModel(QAbstractTableModel):
         return [
             str(rows.track[row]),
             rows.name(row),
-            clock(float(rows.pts_s[row]) - self.start_s),
-            clock(float(rows.last_s[row]) - self.start_s),
+            self._time(rows.pts_s[row]),
+            self._time(rows.last_s[row]),
             str(rows.frames[row]),
             f"{rows.score[row]:.2f}",
         ]
@@ -190,6 +194,8 @@ class ResultsPanel(SidePanel):
         (self.by_track if state.results_by_track else self.by_box).setChecked(True)
         source = state.source
         self.model.start_s = 0.0 if source is None else source.start_s
+        if self._session.player.stills is not None:
+            self.model.start_s = None
         self.model.colour_by_track = state.by_track
         self.show_rows()
 
