@@ -120,7 +120,7 @@ def source_of_weights(
 ) -> ModelSource:
     """The network of a weights file, to be built by an engine that needs it. The caller has verified the file."""
 
-    def build() -> torch.nn.Module:
+    def build() -> LeDetr:
         from ledetr.weights import load_model
 
         return load_model(path, decoder_layers)[0].fused()
@@ -197,6 +197,8 @@ def open_model_file(
         check_seal(file)
         info = parse_metadata(path, file.metadata)
         backend = _with_reason(open_onnx(file, threads=threads), "the model is an ONNX file")
+        if file.metadata.get("precision") == "fp16":
+            backend.info = replace(backend.info, precision="fp16")  # its casts are part of the graph
         return ModelFile(backend, info, random_weights=_is_random(file.metadata))
     other = open_onnx(file, threads=threads)
     if not isinstance(other, RankedBackend):
@@ -221,6 +223,8 @@ def _open_ir(path: Path, device: str, precision: str, threads: int | None, keep_
         backend.close()
         raise
     backend = _with_reason(backend, "the model is an OpenVINO file")
+    if metadata.get("precision") == "int8":
+        backend.info = replace(backend.info, precision="int8")  # what is not int8 in it runs in the precision asked for
     return ModelFile(backend, info, random_weights=_is_random(metadata))
 
 
@@ -228,9 +232,7 @@ def _is_random(metadata: dict[str, str]) -> bool:
     return metadata.get("random_weights") == "true"
 
 
-def _source(
-    key: dict[str, str | int] | None, input_hw: tuple[int, int], build: Callable[[], torch.nn.Module]
-) -> ModelSource:
+def _source(key: dict[str, str | int] | None, input_hw: tuple[int, int], build: Callable[[], LeDetr]) -> ModelSource:
     def example() -> torch.Tensor:
         import torch
 
@@ -241,7 +243,12 @@ def _source(
 
         return onnx_bytes(build(), input_hw)
 
-    return ModelSource(key, input_hw, build, example, export_onnx)
+    def build_graph() -> torch.nn.Module:
+        from ledetr.model.processor import ForProcessor
+
+        return ForProcessor(build(), input_hw).eval()
+
+    return ModelSource(key, input_hw, build, example, export_onnx, build_graph)
 
 
 def _check_words(name: str, precision: str, threads: int | None) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+from ledetr.errors import BackendUnavailable
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +67,8 @@ class ModelSource:
     a network that must not be cached. input_hw: the size to build for. build: gives the deploy form, a torch module in
     eval mode, float32, on the CPU, that takes (B, 3, H, W) uint8 RGB and returns logits (B, Q, C) and boxes_cxcywh
     (B, Q, 4). example: a picture (1, 3, H, W) uint8 to trace it with. export_onnx: the network as the bytes of an ONNX
-    file with input pixels (1, H, W, 3) uint8 and outputs logits, boxes_cxcywh.
+    file with input pixels (1, H, W, 3) uint8 and outputs logits, boxes_cxcywh. build_graph: as build, for (B, H, W, 3)
+    uint8 RGB, in a form that runs better as a graph on a processor; None: there is none.
     """
 
     key: dict[str, str | int] | None
@@ -72,6 +76,7 @@ class ModelSource:
     build: Callable[[], torch.nn.Module]
     example: Callable[[], torch.Tensor]
     export_onnx: Callable[[], bytes]
+    build_graph: Callable[[], torch.nn.Module] | None = None
 
 
 class Backend(Protocol):
@@ -100,3 +105,24 @@ class RankingBackend(Protocol):
     def close(self) -> None:
         """Give back the engine's memory; legal more than once."""
         ...
+
+
+# How engines say that there is no memory left: torch, CUDA, OpenVINO and C++, ONNX Runtime.
+_SHORTAGE_WORDS = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", "failed to allocate")
+
+
+@contextmanager
+def named_shortage(info: BackendInfo, pictures: int) -> Iterator[None]:
+    """BackendUnavailable, and what can be done, where the engine runs out of memory; other errors as they are."""
+    try:
+        yield
+    except Exception as error:  # engines have errors of their own, which share no other base
+        words = str(error).lower()
+        if not isinstance(error, MemoryError) and not any(shortage in words for shortage in _SHORTAGE_WORDS):
+            raise
+        height, width = info.input_hw
+        many = "" if pictures == 1 else f"{pictures} pictures of "
+        raise BackendUnavailable(
+            f"{info.device} has too little free memory for {many}{width}x{height} in {info.name}; close other "
+            f"programs, or take a smaller model or size"
+        ) from error

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime_state
 
-from ledetr.backends.base import BackendInfo, ModelSource, RawOutputs
+from ledetr.backends.base import BackendInfo, ModelSource, RawOutputs, named_shortage
 from ledetr.backends.cache import discard_entry, find_entry, store_entry
 from ledetr.backends.onnx_file import OnnxFile
 from ledetr.backends.ranked import OTHERS, OURS, OUTPUTS, RankedBackend
@@ -63,7 +63,9 @@ class OnnxBackend:
     def _run(self, pixels: np.ndarray) -> RawOutputs:
         if self._session is None:
             raise ValueError("this engine is closed")
-        return RawOutputs(*self._session.run(RAW_OUTPUTS, {self._input_name: np.ascontiguousarray(pixels)}))
+        with named_shortage(self.info, len(pixels)):
+            outputs = self._session.run(RAW_OUTPUTS, {self._input_name: np.ascontiguousarray(pixels)})
+        return RawOutputs(*outputs)
 
     def close(self) -> None:
         """Let the session go; legal more than once."""

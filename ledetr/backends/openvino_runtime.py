@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ledetr.backends.base import BackendInfo, ModelSource, RawOutputs
+from ledetr.backends.base import BackendInfo, ModelSource, RawOutputs, named_shortage
 from ledetr.backends.cache import discard_entry, find_entry, store_entry
 from ledetr.backends.ranked import OURS, OUTPUTS, RankedBackend
 from ledetr.errors import BackendUnavailable, WeightsError
@@ -89,7 +89,8 @@ class OpenVinoBackend:
 
     def _run_one(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # shared input: OpenVINO reads the array in place; outputs are copied because the next run overwrites them.
-        outputs = self._request.infer([np.ascontiguousarray(pixels)], share_inputs=True, share_outputs=True)
+        with named_shortage(self.info, len(pixels)):
+            outputs = self._request.infer([np.ascontiguousarray(pixels)], share_inputs=True, share_outputs=True)
         return outputs[0].astype(np.float32, copy=True), outputs[1].astype(np.float32, copy=True)
 
     def close(self) -> None:
@@ -129,12 +130,15 @@ def open_ir(
     return RankedBackend(info, call, picture=OURS[0], whole_batches=whole_batches), metadata
 
 
-def save_ir(model: Any, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write path (.xml) and its weights beside it (.bin); the first carries the texts and the SHA-256 of the second."""
+def save_ir(model: Any, path: Path, metadata: Mapping[str, str], *, half: bool = False) -> None:
+    """Write path (.xml) and its weights beside it (.bin); the first carries the texts and the SHA-256 of the second.
+
+    half: weights are kept as float16.
+    """
     model.set_rt_info(json.dumps(dict(metadata)), [RT_INFO, "metadata"])
-    _save(model, path)
+    _save(model, path, half=half)
     model.set_rt_info(sha256_of(path.with_suffix(".bin")), [RT_INFO, "bin_sha256"])
-    _save(model, path)
+    _save(model, path, half=half)
 
 
 def _read_ir(core: Any, path: Path) -> tuple[Any, dict[str, str]]:
@@ -171,7 +175,7 @@ def _check_form(path: Path, model: Any) -> None:
 def _compile(core: Any, model: Any, device: str, precision: str | None, threads: int | None) -> Any:
     try:
         return core.compile_model(model, device, _options(core, device, precision, threads))
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         raise BackendUnavailable(f"OpenVINO device {device} cannot run this model: {_first_line(error)}") from error
 
 
@@ -239,15 +243,18 @@ def _converted(core: Any, source: ModelSource) -> Any:
     return model
 
 
-def _save(model: Any, path: Path) -> None:
+def _save(model: Any, path: Path, *, half: bool = False) -> None:
     try:
-        openvino.save_model(model, path, compress_to_fp16=False)
+        openvino.save_model(model, path, compress_to_fp16=half)
     except RuntimeError as error:  # OpenVINO reports a full disk so
         raise OSError(_first_line(error)) from error
 
 
 def convert(source: ModelSource) -> Any:
     """The network as an openvino.Model: input (1, H, W, 3) uint8, outputs logits and boxes_cxcywh in float32."""
+    if source.build_graph is not None:
+        pixels = source.example().permute(0, 2, 3, 1).contiguous()
+        return convert_module(source.build_graph(), {OURS[0]: pixels}, RAW_OUTPUTS, dynamic_batch=False)
     height, width = source.input_hw
     with warnings.catch_warnings():
         # Tracing warns of Python numbers becoming constants, which is what a fixed size means.

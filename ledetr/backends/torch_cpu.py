@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ledetr.backends.base import BackendInfo, ModelSource, RawOutputs
+from ledetr.backends.base import BackendInfo, ModelSource, RawOutputs, named_shortage
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -28,7 +28,8 @@ class TorchCpuBackend:
         # The permuted view is channels-last already: no copy.
         images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
         low_precision = self.info.precision == "bf16"
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=low_precision):
+        bf16 = torch.autocast("cpu", torch.bfloat16, enabled=low_precision)
+        with named_shortage(self.info, len(pixels)), torch.inference_mode(), bf16:
             logits, boxes_cxcywh = self._model(images)
         return RawOutputs(logits.float().numpy(), boxes_cxcywh.float().numpy())
 

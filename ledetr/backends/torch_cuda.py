@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ledetr.backends.base import BackendInfo, ModelSource, RawOutputs
+from ledetr.backends.base import BackendInfo, ModelSource, RawOutputs, named_shortage
 from ledetr.errors import BackendUnavailable
 
 PRECISIONS = ("fp16", "bf16", "fp32")
@@ -79,7 +79,8 @@ class TorchCudaBackend:
         if captured is None:
             if len(self._graphs) >= MAX_GRAPHS:
                 del self._graphs[next(size for size in self._graphs if size != 1)]
-            captured = self._graphs[batch] = self._capture(batch)
+            with named_shortage(self.info, batch):
+                captured = self._graphs[batch] = self._capture(batch)
         captured.host_pixels.numpy()[...] = pixels
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             captured.graph.replay()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ledetr.backends as backends
@@ -118,6 +119,75 @@ def test_openvino_auto_precision_is_what_the_device_prefers(source: ModelSource)
     preferred = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name()
     assert open_backend("openvino", source).info.precision == {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}[preferred]
     assert open_backend("openvino", source, precision="fp32").info.precision == "fp32"
+
+
+class _NoMemory:
+    """An engine of others at the end of the memory; each says so in its own way."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __call__(self, *args: object, **kwargs: object) -> None:
+        raise self._error
+
+    run = infer = __call__
+
+
+SHORTAGES = [
+    (
+        "torch-cpu",
+        "_model",
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+    ),
+    ("openvino", "_request", MemoryError("std::bad_alloc")),
+    ("onnx", "_session", RuntimeError("Exception during initialization: bad allocation")),
+]
+
+
+@pytest.mark.parametrize(("name", "part", "error"), SHORTAGES, ids=[name for name, _, _ in SHORTAGES])
+def test_no_memory_while_it_runs(source: ModelSource, name: str, part: str, error: Exception) -> None:
+    pytest.importorskip({"onnx": "onnxruntime"}.get(name, "torch"))
+    backend = open_backend(name, source, precision="fp32")
+    setattr(backend, part, _NoMemory(error))
+    with pytest.raises(BackendUnavailable) as caught:
+        backend.run(np.zeros((1, 64, 64, 3), np.uint8))
+    assert str(caught.value) == (
+        f"cpu has too little free memory for 64x64 in {name}; close other programs, or take a smaller model or size"
+    )
+    setattr(backend, part, _NoMemory(RuntimeError("the kernel is broken")))
+    with pytest.raises(RuntimeError, match="the kernel is broken"):
+        backend.run(np.zeros((1, 64, 64, 3), np.uint8))
+
+
+def test_no_memory_on_the_gpu(source: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from ledetr.backends.torch_cuda import TorchCudaBackend
+
+    def full(*args: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(torch.cuda, "Stream", full)
+    with pytest.raises(
+        BackendUnavailable, match=r"^cuda:0 has too little free memory for this model at \(64, 64\); close"
+    ):
+        TorchCudaBackend(source)
+
+
+def test_a_cache_of_another_version_is_left_alone(
+    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its package nor its code of the network is ours, so its numbers need not be either."""
+    monkeypatch.setattr("ledetr.backends.cache.cache_root", lambda: tmp_path)
+    entries = set()
+    for change in ("", "__version__", "_code_fingerprint"):
+        if change:
+            monkeypatch.setattr(backends, change, "9.9.9" if change == "__version__" else lambda: "other code")
+        source = source_of_weights(tiny_weights, read_info(tiny_weights), (64, 64))
+        open_backend("openvino", source, precision="fp32").close()
+        assert len(set(tmp_path.iterdir()) - entries) == 1, "a new entry, and the old ones stay"
+        entries = set(tmp_path.iterdir())
+    assert len(entries) == 3
 
 
 NO_SOCKET = """
