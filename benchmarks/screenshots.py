@@ -27,6 +27,7 @@ SAMPLE = ROOT / "assets" / "sample.mp4"
 AT_S = 2.6
 SETTLES_S = 11.0  # after which the meters speak of a held picture, not of the way to it
 SCAN_LIMIT_S = 240.0
+TRIES = 3
 DOUBLE = "double"  # the scene at twice the pixels
 DEAD = "rtsp://127.0.0.1:9/entrance"
 
@@ -160,16 +161,25 @@ SCENES: dict[str, tuple[Scene, str]] = {
 
 
 def take(names: list[str], folder: Path) -> None:
-    """In this process: one window after the other."""
+    """In this process: one window after the other. On a busy machine a scene may miss a deadline, and is tried anew."""
     for name in names:
-        scene, theme = SCENES[name]
-        driven = DrivenWindow(theme=theme)
-        driven.use("n")
-        scene(driven)
-        driven.live(SETTLES_S)
-        driven.window.grab().save(str(folder / f"{name}.png"))
-        driven.close()
-        print(folder / f"{name}.png", flush=True)
+        for tries_left in reversed(range(TRIES)):
+            scene, theme = SCENES[name]
+            driven = DrivenWindow(theme=theme)
+            try:
+                driven.use("n")
+                scene(driven)
+                driven.live(SETTLES_S)
+                driven.window.grab().save(str(folder / f"{name}.png"))
+            except SystemExit as error:
+                print(f"{name}: {error}", file=sys.stderr, flush=True)
+                if not tries_left:
+                    raise
+            else:
+                print(folder / f"{name}.png", flush=True)
+                break
+            finally:
+                driven.close()
 
 
 def main() -> None:

@@ -252,9 +252,12 @@ class _OfPeople:
             try:
                 spec = parse_source(source)
             except LeDetrError:
-                spec = None
-            stills = isinstance(spec, ImageSpec | FolderSpec | ListSpec)
-            self._listed = source, list_images(spec) if stills else None
+                self._listed = source, None
+            else:
+                self._listed = (
+                    source,
+                    list_images(spec) if isinstance(spec, ImageSpec | FolderSpec | ListSpec) else None,
+                )
         return self._listed[1]
 
     def close(self) -> None:

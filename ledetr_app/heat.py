@@ -82,8 +82,8 @@ class Table:
             for number, name in enumerate(self.class_names)
             if shown.shown is None or name in shown.shown
         ]
-        numbers, levels = (np.array(column, np.int64) for column in zip(*wanted, strict=True)) if wanted else ([], [])
-        total = self.counts[:, numbers, levels].sum(1) if wanted else np.zeros(BINS)
+        columns = np.array(wanted, np.int64).reshape(-1, 2)
+        total = self.counts[:, columns[:, 0], columns[:, 1]].sum(1)
         return np.where(self.known, total, -1.0)
 
 

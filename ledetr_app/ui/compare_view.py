@@ -126,9 +126,12 @@ class CompareLayer(QWidget):
 
     def event(self, event: QEvent) -> bool:
         """The arrows are its own before they are shortcuts."""
-        arrows = (Qt.Key.Key_Left, Qt.Key.Key_Right)
-        overrides = event.type() == QEvent.Type.ShortcutOverride and isinstance(event, QKeyEvent)
-        if overrides and event.key() in arrows and not event.modifiers():
+        if (
+            event.type() == QEvent.Type.ShortcutOverride
+            and isinstance(event, QKeyEvent)
+            and event.key() in (Qt.Key.Key_Left, Qt.Key.Key_Right)
+            and not event.modifiers()
+        ):
             event.accept()
             return True
         return super().event(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import (
@@ -260,7 +261,7 @@ class ExportsPanel(QFrame):
         self._acts = QHBoxLayout()
         self._acts.setSpacing(0)
         for name, words, hint, act in acts:
-            button = self._button(words, lambda act=act: self._act(act))
+            button = self._button(words, partial(self._act, act))
             button.setToolTip(hint)
             button.setAccessibleName(hint)
             button.setProperty("kind", "small")
