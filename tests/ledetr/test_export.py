@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from ledetr.backends.openvino_runtime import openvino
 from ledetr.cli.main import main
 from ledetr.detections import Detections
 from ledetr.errors import ExportError, UsageError, WeightsError
-from ledetr.export import FORMATS, ExportReport, default_pictures, detection_errors, export_model, row_errors
-from ledetr.model.config import ModelConfig, ledetr_n, ledetr_tiny
+from ledetr.export import BOUNDS, FORMATS, ExportReport, export_model
+from ledetr.export.drift import Kept, detection_errors, kept_objects, row_errors
+from ledetr.export.pictures import default_pictures
+from ledetr.model.config import VARIANTS, ModelConfig, ledetr_n, ledetr_tiny
 from ledetr.model.ledetr import LeDetr
 from ledetr.weights import WeightsInfo, load_model, save_weights
 
@@ -136,6 +139,112 @@ def test_other_formats_equal_torch(
     word = {suffix: name for name, suffix in FORMATS.items()}[suffix]
     export_model(tiny_weights, path, format=word, imgsz=(64, 96), dynamic_batch=True)
     assert_raw_agree(engine(path), tiny_model, (64, 96), (1, 2, 7))
+
+
+# Halves have 11 bits: 5e-4 of each number, through some fifty layers; most rows of these networks keep to this.
+HALF_LOGIT_TOLERANCE = 0.05
+HALF_BOX_TOLERANCE = 5e-3
+
+
+def assert_half_agrees(run: Run, model: LeDetr, size_hw: tuple[int, int]) -> None:
+    """Most rows of every picture: rounding lets the encoder choose some other queries."""
+    for batch in (1, 2, 7):
+        pixels = pixels_of(batch, size_hw)
+        answer, wanted = run(pixels=pixels), torch_outputs(model, pixels)
+        assert answer["logits"].dtype == answer["boxes_cxcywh"].dtype == np.float32
+        for row in range(batch):
+            actual = RawOutputs(answer["logits"][row], answer["boxes_cxcywh"][row])
+            logit_error, box_error = row_errors(actual, wanted[row], share=0.8)
+            assert logit_error < HALF_LOGIT_TOLERANCE and box_error < HALF_BOX_TOLERANCE
+
+
+def assert_only_maps_are_half(path: Path) -> None:
+    """Convolutions are in float16; whatever has to do with norms, boxes, sampling and ranking is not."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
+    of_operator: dict[str, set[int]] = {}
+    for node in graph.node:
+        of_operator.setdefault(node.op_type, set()).update(kinds[name] for name in node.output if name in kinds)
+    assert of_operator["Conv"] == {onnx.TensorProto.FLOAT16}
+    for operator in ("GridSample", "LayerNormalization", "Sqrt", "Log", "TopK"):
+        assert of_operator.get(operator, {onnx.TensorProto.FLOAT}) <= {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64}
+
+
+@pytest.mark.parametrize(
+    ("config", "size_hw"),
+    [(ledetr_tiny(), (96, 96)), (ledetr_tiny(), (64, 160)), (ledetr_n(), (96, 96)), (ledetr_n(), (64, 160))],
+    ids=["tiny square", "tiny wide", "n square", "n wide"],
+)
+def test_halves_are_near_torch(
+    config: ModelConfig,
+    size_hw: tuple[int, int],
+    make_model: Callable[..., LeDetr],
+    make_info: Callable[..., WeightsInfo],
+    tmp_path: Path,
+) -> None:
+    assert_halves_near_torch(config, size_hw, make_model(config), make_info(config), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size_hw", [(96, 96), (64, 160)], ids=str)
+@pytest.mark.parametrize("scale", ["m", "l", "x"])
+def test_halves_of_large_scales(
+    scale: str,
+    size_hw: tuple[int, int],
+    make_model: Callable[..., LeDetr],
+    make_info: Callable[..., WeightsInfo],
+    tmp_path: Path,
+) -> None:
+    config = VARIANTS[scale]()
+    assert_halves_near_torch(config, size_hw, make_model(config), make_info(config), tmp_path)
+
+
+def assert_halves_near_torch(
+    config: ModelConfig, size_hw: tuple[int, int], model: LeDetr, info: WeightsInfo, folder: Path
+) -> None:
+    save_weights(folder / "w.safetensors", model, info, storage="fp32")
+    path = folder / "model.onnx"
+    report = export_model(folder / "w.safetensors", path, precision="fp16", imgsz=size_hw, dynamic_batch=True)
+    assert report.precision == "fp16" and report.batches == (1, 2, 7) and report.relative_error > 0
+    assert_only_maps_are_half(path)
+    for run in (by_onnx_runtime(path), by_openvino(path)):
+        assert_half_agrees(run, model, size_hw)
+    with Detector.load(path) as detector:
+        assert detector.info.precision == "fp16"
+
+
+def test_halves_with_the_last_step_inside_and_in_openvino(
+    tiny_weights: Path, tiny_model: LeDetr, tmp_path: Path
+) -> None:
+    full = export_model(tiny_weights, tmp_path / "full.xml", format="openvino", imgsz=(64, 96))
+    half = export_model(tiny_weights, tmp_path / "half.xml", format="openvino", imgsz=(64, 96), precision="fp16")
+    weights = [(tmp_path / name).stat().st_size for name in ("half.bin", "full.bin")]
+    assert weights[0] < 0.7 * weights[1]
+    assert full.relative_error < half.relative_error
+    ranked = export_model(tiny_weights, tmp_path / "a.onnx", imgsz=(64, 96), precision="fp16", with_postprocess=True)
+    assert ranked.logit_error is None and ranked.share == 0.5
+    onnx.checker.check_model(onnx.load(tmp_path / "a.onnx"), full_check=True)
+
+
+@pytest.mark.weights
+def test_halves_of_the_shipped_weights_find_the_same_objects(tmp_path: Path) -> None:
+    report = export_model("n", tmp_path / "n.onnx", precision="fp16")
+    assert report.kept_share is not None and report.kept_share > 0.95
+
+
+def test_halves_that_overflow_are_refused(tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happens to networks whose numbers do not fit: infinity, then NaN, then nothing is found."""
+    real = LeDetr.fused
+
+    def loud(self: LeDetr, *args: Any) -> LeDetr:
+        deploy = real(self, *args)
+        deploy.backbone.stem.conv.weight.data *= 1e6
+        return deploy
+
+    monkeypatch.setattr(LeDetr, "fused", loud)
+    with pytest.raises(ExportError, match=r"differs from torch by .* in the best 50% of the rows"):
+        export_model(tiny_weights, tmp_path / "a.onnx", imgsz=(64, 64), precision="fp16")
+    assert list(tmp_path.iterdir()) == []
 
 
 def ranked_by_hand(wanted: RawOutputs, width: int, height: int, count: int) -> list[tuple[float, int, list[float]]]:
@@ -292,7 +401,7 @@ def test_openvino_files_that_are_refused(exported_ir: Path, tmp_path: Path) -> N
 def test_a_drifting_file_is_not_written(
     suffix: str, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledetr.export.MAX_BOX_ERROR", 0.0)
+    monkeypatch.setitem(BOUNDS, "fp32", replace(BOUNDS["fp32"], box=0.0))
     word = {suffix: name for name, suffix in FORMATS.items()}[suffix]
     with pytest.raises(ExportError, match=r"was not written: .* differs from torch by"):
         export_model(tiny_weights, tmp_path / f"a{suffix}", format=word, imgsz=(64, 64), pictures={"a": RGB})
@@ -319,7 +428,7 @@ def test_a_failed_export_leaves_the_old_file(
     tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.onnx").write_bytes(b"the old one")
-    monkeypatch.setattr("ledetr.export.MAX_BOX_ERROR", 0.0)
+    monkeypatch.setitem(BOUNDS, "fp32", replace(BOUNDS["fp32"], box=0.0))
     with pytest.raises(ExportError):
         export_model(tiny_weights, tmp_path / "a.onnx", imgsz=(64, 64), pictures={"a": RGB})
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"the old one"]
@@ -330,6 +439,8 @@ def test_names_and_folders(tiny_weights: Path, tmp_path: Path) -> None:
         export_model(tiny_weights, tmp_path / "a.safetensors")
     with pytest.raises(UsageError, match="unknown format 'tflite', known are onnx, openvino, torch-export"):
         export_model(tiny_weights, tmp_path / "a.onnx", format="tflite")
+    with pytest.raises(UsageError, match="'torch-export' is written in fp32, not in 'fp16'"):
+        export_model(tiny_weights, tmp_path / "a.pt2", format="torch-export", precision="fp16")
     with pytest.raises(UsageError, match="multiples of 32"):
         export_model(tiny_weights, tmp_path / "a.onnx", imgsz=100)
     with pytest.raises(ExportError, match="cannot be written"):
@@ -362,7 +473,7 @@ def test_the_command(tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureF
 def test_exit_code_5(
     tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ledetr.export.MAX_BOX_ERROR", 0.0)
+    monkeypatch.setitem(BOUNDS, "fp32", replace(BOUNDS["fp32"], box=0.0))
     words = ["export", "-m", str(tiny_weights), "-o", str(tmp_path / "a.onnx"), "--imgsz", "64", "--json"]
     assert main(words) == 5
     out, err = capsys.readouterr()
@@ -413,6 +524,33 @@ def test_detection_errors() -> None:
     assert detection_errors(detections([(0.9, 7, 0.1)]), every) == (np.inf, np.inf)
     assert detection_errors(detections([(0.9, 2, 0.1)]), every) == pytest.approx((0.1, 0.1)), "another class"
     assert detection_errors(every[:0], every)[0] == np.inf
+
+
+def test_rows_and_detections_of_a_share() -> None:
+    def lose_one(logits: np.ndarray, boxes: np.ndarray) -> None:
+        logits[0], boxes[0] = logits[0] + 50, boxes[0] + 50
+
+    def spoil(logits: np.ndarray, boxes: np.ndarray) -> None:
+        logits[2, 1] = np.nan
+
+    assert row_errors(_outputs(lose_one), _outputs(), share=0.8) == (0, 0)
+    assert max(row_errors(_outputs(lose_one), _outputs(), share=0.81)) > 0.1
+    assert np.isnan(row_errors(_outputs(spoil), _outputs(), share=0.5)[0]), "a share does not hide NaN"
+
+
+def test_kept_objects() -> None:
+    def objects(rows: list[tuple[float, int, float]]) -> Detections:
+        scores, ids, lefts = zip(*rows, strict=True)
+        boxes = np.array([[left, 0, left + 1, 1] for left in lefts], np.float32)
+        return Detections(boxes, np.array(scores, np.float32), np.array(ids, np.int64))
+
+    ours = objects([(0.9, 1, 0), (0.31, 2, 5), (0.29, 3, 9)])
+    assert kept_objects(ours, ours) == Kept(shown=4, kept=4), "below the line nothing is asked for"
+    assert kept_objects(ours, objects([(0.9, 1, 0.1), (0.21, 2, 5)])) == Kept(3, 3), "just below the line will do"
+    assert kept_objects(ours, objects([(0.9, 1, 0.1), (0.19, 2, 5)])) == Kept(3, 2)
+    assert kept_objects(ours, objects([(0.9, 1, 0.2), (0.31, 3, 5)])) == Kept(4, 0), "other boxes, other classes"
+    assert kept_objects(objects([(0.9, 1, 0), (0.8, 1, 0)]), objects([(0.9, 1, 0)])) == Kept(3, 2), "one partner each"
+    assert kept_objects(ours[:0], ours[:0]) == Kept(0, 0)
 
 
 @pytest.mark.weights
