@@ -185,7 +185,8 @@ class Series:
         self.parts_ms.append(clock.stop())
 
     def count(self, batch: Batch, device: torch.device) -> None:
-        """One step that counts: operators of the criterion, and on a GPU how often the host had to wait."""
+        """One step that counts: operators of the criterion, and on a GPU how often the host had to wait. Not the first
+        one, in which constants are copied that are kept afterwards."""
         counter = CountCriterion()
         self.stepper.mark = counter.mark
         with counter, _counted_syncs(device) as syncs:
@@ -302,11 +303,11 @@ def _measured(bench: Bench, name: str, data: Dataset, folder: Path) -> list[dict
     with counted("steps", steps, quiet=bench.quiet) as progress:
         for batch in islice(ours.batches(0), steps):
             for series in all_series:
-                if batch.step == 0:
+                if batch.step == steps - 1:
                     series.count(batch, device)
-                else:
-                    series.run(batch, clock)
-                if batch.step == bench.warmup:
+                    continue
+                series.run(batch, clock)
+                if batch.step + 1 == bench.warmup:
                     series.parts_ms.clear()
             progress(batch.step + 1)
     return [series.row(bench.batch, input_hw[0], read_ms, bench.workers) for series in all_series]
