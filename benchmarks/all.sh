@@ -31,6 +31,10 @@ step 1 "$python benchmarks/openvino_layers.py --models n,d-fine-n --imgsz 640 --
 step 2 "$python benchmarks/openvino_layers.py --models l,d-fine-l --imgsz 640 --runs 15 --json out/layers_l.json"
 # Engines and precisions: average precision on the annotated set, and time.
 step 6 "$python benchmarks/engines.py $data/coco_val_dev.json --calibrate $data/coco_train --json out/engines.json --markdown out/engines.md"
+# Files of half precision and int8, and where int8 spends its time.
+step 3 "$ledetr export -m n -o out/n_fp16.onnx --precision fp16 --accuracy-on $data/coco_val_dev.json --overwrite --json > out/export_fp16.json"
+step 5 "$ledetr export -m n -o out/n_int8.xml --precision int8 --calibrate $data/coco_train --accuracy-on $data/coco_val_dev.json --overwrite --json > out/export_int8.json"
+step 1 "$python benchmarks/openvino_layers.py --models n,out/n_int8.xml --imgsz 416 --runs 100 --json out/layers_int8.json"
 # Exports beside torch.
 step 6 "$python benchmarks/export_parity.py --json out/export_parity.json"
 # Throughput.

@@ -2,9 +2,10 @@
 
     python benchmarks/openvino_layers.py --models n,d-fine-n --imgsz 416 --precision fp32 --runs 100 --top 30
 
-Models are scales, weights files or peers of `ledetr bench --peers`; they take turns run by run. A layer's figure is the
-median over the runs, as OpenVINO's own counters give it. Layers far below the rate of the best ones are where a graph
-can be reshaped; what has no rate (layout changes, softmax, sampling) is pure cost.
+Models are scales, weights files, plain .xml files of `ledetr export`, or peers of `ledetr bench --peers`. They take
+turns run by run. A layer's figure is the median over the runs, as OpenVINO's own counters give it. Layers far below the
+rate of the best ones are where a graph can be reshaped; what has no rate (layout changes, softmax, sampling) is pure
+cost.
 """
 
 import argparse
@@ -74,9 +75,23 @@ def network_of(model: str, input_hw: tuple[int, int]) -> torch.nn.Module:
 
 
 def open_layers(model: str, input_hw: tuple[int, int], precision: str, threads: int | None) -> Layers:
-    """Converted as `ledetr bench` converts it, compiled with counters."""
-    network = network_of(model, input_hw)
+    """Converted as `ledetr bench` converts it, or as the file is; compiled with counters."""
+    core = openvino.Core()
+    graph = core.read_model(model) if model.endswith(".xml") else converted(model, input_hw)
+    graph.reshape([1, *list(graph.inputs[0].partial_shape)[1:]])
+    options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "PERF_COUNT": True}
+    options["INFERENCE_PRECISION_HINT"] = HINTS[precision]
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
+    compiled = core.compile_model(graph, "CPU", options)
+    shape = [int(side) for side in compiled.inputs[0].shape]
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return Layers(model, compiled.create_infer_request(), _flops(graph, compiled), pixels)
 
+
+def converted(model: str, input_hw: tuple[int, int]) -> Any:
+    """An openvino.Model in the form for processors."""
+    network = network_of(model, input_hw)
     graph = ForProcessor(network, input_hw) if isinstance(network, LeDetr) else PeerForProcessor(network)
 
     def no_onnx() -> bytes:
@@ -90,14 +105,7 @@ def open_layers(model: str, input_hw: tuple[int, int], precision: str, threads: 
         export_onnx=no_onnx,
         build_graph=lambda: graph.eval(),
     )
-    converted = convert(source)
-    options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "PERF_COUNT": True}
-    options["INFERENCE_PRECISION_HINT"] = HINTS[precision]
-    if threads is not None:
-        options["INFERENCE_NUM_THREADS"] = threads
-    compiled = openvino.Core().compile_model(converted, "CPU", options)
-    pixels = np.random.default_rng(0).integers(0, 256, (1, *input_hw, 3), dtype=np.uint8)
-    return Layers(model, compiled.create_infer_request(), _flops(converted, compiled), pixels)
+    return convert(source)
 
 
 def _flops(converted: Any, compiled: Any) -> dict[str, float]:
