@@ -321,7 +321,8 @@ class ExportQueue:
             else:
                 path.unlink(missing_ok=True)
             for old in self._adopted:
-                old.unlink(missing_ok=True)
+                if old != path:  # a dead window may have had our own number
+                    old.unlink(missing_ok=True)
             self._adopted = []
         except OSError as error:
             log.warning("the queue of exports is not kept in %s: %s", path.parent, error)

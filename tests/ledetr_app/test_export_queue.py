@@ -1,6 +1,7 @@
 """The queue of exports: order, pause, cancel, broken files, and what a killed window leaves."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -260,6 +261,21 @@ def test_the_next_start_offers_to_go_on(make_queue, slow, make_job, clip, wait_f
     assert count_frames(tmp_path / "out/clip_boxes.mp4") == 60
     assert not list((tmp_path / "out").glob("*.part*")) and not list((tmp_path / "out").glob("*(2)*"))
     wait_for(lambda: list(folder.iterdir()) == [])
+
+
+def test_a_dead_window_may_have_had_our_number(make_queue, make_job, wait_for, tmp_path):
+    """As in containers, where every window is process 7."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    row = row_to_json(ExportRow(1, make_job("a.mp4")))
+    file = folder / f"{os.getpid()}.json"
+    file.write_text(json.dumps({"pid": os.getpid(), "pid_began_s": 1.0, "rows": [row]}))
+    queue = make_queue(folder)
+    wait_for(lambda: queue.state.found == 1)
+    wait_for(lambda: json.loads(file.read_text())["pid_began_s"] != 1.0)
+    queue.move(queue.state.rows[0].number, 1)
+    assert queue.close(10)
+    assert [row["job"]["source"] for row in json.loads(file.read_text())["rows"]] == ["a.mp4"]
 
 
 def test_the_user_may_also_forget_it(make_queue, make_job, wait_for, tmp_path):
