@@ -76,6 +76,7 @@ class StreamServer:
     def __init__(self, pieces: Callable[[], Iterator[bytes]], *, port: int = 0) -> None:
         self._pieces = pieces
         self._closing = threading.Event()
+        self._silent = threading.Event()
         self._lock = threading.Lock()
         self._connections: list[socket.socket] = []
         self.requests = 0
@@ -87,6 +88,10 @@ class StreamServer:
     def url(self) -> str:
         """Where it is."""
         return f"http://127.0.0.1:{self.port}/live.ts"
+
+    def fall_silent(self) -> None:
+        """Keep the connections and send nothing more, until close."""
+        self._silent.set()
 
     def close(self) -> None:
         """Die: refuse new connections and cut those that are there."""
@@ -113,6 +118,8 @@ class StreamServer:
             connection.recv(65536)
             connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n")
             for piece in self._pieces():
+                if self._silent.is_set():
+                    self._closing.wait()
                 if self._closing.is_set():
                     break
                 connection.sendall(piece)
