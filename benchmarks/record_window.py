@@ -5,7 +5,8 @@
 
 Each frame is the window as it was, grabbed while it plays the bundled clip with scale N and its real weights. With
 --slow the clip plays so many times slower and the frames are shown so many times faster: on a machine that is busy
-with other things the motion stays even. The picture therefore says nothing about speed.
+with other things the motion stays even. The picture therefore says nothing about speed, and the status bar, whose
+numbers would, is left out.
 """
 
 import argparse
@@ -14,12 +15,14 @@ from pathlib import Path
 
 from driven_window import LOAD_LIMIT_S, OPEN_LIMIT_S, DrivenWindow
 from PIL import Image
-from PySide6.QtCore import QBuffer, QIODevice, Qt
+from PySide6.QtCore import QBuffer, QIODevice, QRect, Qt
 
 from ledetr_app.model_loader import ModelWish
 
 SAMPLE = Path(__file__).parents[1] / "assets" / "sample.mp4"
+STREET_S = 4.8  # so long the clip shows a street, which is looped
 MOST_BYTES = 3_000_000
+SCAN_STEP = 14  # parts of the heat bar that are filled between two frames
 QUALITIES = (72, 60, 50, 40, 30, 20)
 
 
@@ -40,7 +43,8 @@ class Recorder:
             self.frames.append(self._grab())
 
     def _grab(self) -> Image.Image:
-        image = self.driven.window.grab().toImage()
+        window = self.driven.window
+        image = window.grab(QRect(0, 0, window.width(), window.statusBar().y())).toImage()
         image = image.scaledToWidth(self._width, Qt.TransformationMode.SmoothTransformation)
         buffer = QBuffer()
         buffer.open(QIODevice.OpenModeFlag.WriteOnly)
@@ -49,40 +53,45 @@ class Recorder:
 
 
 def story(recorder: Recorder) -> None:
-    """Play, filter, compare, find with the heat bar, and go there."""
+    """Play, filter, switch to fewer layers, compare both, find with the heat bar, go there, track."""
     driven, session = recorder.driven, recorder.driven.session
-    recorder.live(4)
+    recorder.live(2.5)
     session.set_side_panel(True)
-    recorder.live(1.5)
+    recorder.live(1)
     for conf in (0.45, 0.4, 0.35, 0.3):
         session.set_conf(conf)
-        recorder.live(0.4)
-    session.set_conf(0.5)
+        recorder.live(0.3)
     session.set_side_panel(False)
-    recorder.live(1)
-    session.pause()
+    session.set_decoder_layers(1)
+    recorder.live(1.5)
+    session.set_decoder_layers(None)
+    driven.wait(lambda: session.state.loading is None, LOAD_LIMIT_S)
     session.compare.with_model(ModelWish("n", decoder_layers=1))
     driven.wait(lambda: session.compare.of(session.shown), LOAD_LIMIT_S)
-    session.play()
-    for step in range(30):
-        session.compare.set_split(0.5 + 0.4 * (1 - abs(step - 15) / 7.5))
-        recorder.live(0.1)
+    for step in range(24):
+        session.compare.set_split(0.5 + 0.4 * (1 - abs(step - 12) / 6))
+        recorder.live(1 / 8)
     session.compare.off()
-    recorder.live(0.5)
     session.pause()
     session.heat.toggle_scan()
-    while session.heat.scanning and recorder.frames:
-        recorder.live(0.2)
-        driven.live(1)  # the scan takes its time, and the picture stands
+    known = 0
+    while session.heat.scanning:
+        driven.live(0.2)
+        heights = session.heat.heights()
+        if heights is not None and (heights >= 0).sum() >= known + SCAN_STEP:
+            known = int((heights >= 0).sum())
+            recorder.live(1 / 8)
     source = session.state.source
     assert source is not None
-    for place in (1.0, 6.5, 3.0):
+    for place in (1.0, 6.5, 2.6):
         session.seek(source.start_s + place)
-        driven.live(2)
-        recorder.live(0.7)
+        driven.wait(lambda place=place: session.shown and session.shown.frame.meta.pts_s >= place, 20, must=False)
+        recorder.live(0.75)
+    session.clear_points()
     session.set_theme("dark")
+    session.tracks.set_tracking(True)
     session.play()
-    recorder.live(3)
+    recorder.live(4)
 
 
 def save(frames: list[Image.Image], path: Path, fps: int) -> int:
@@ -111,7 +120,7 @@ def main() -> None:
     driven.session.open_source(SAMPLE)
     driven.session.set_speed(max(0.25, 1 / options.slow))
     driven.wait(lambda: driven.session.shown, OPEN_LIMIT_S)
-    driven.session.set_loop(True)
+    driven.session.set_out(STREET_S)
     recorder = Recorder(driven, fps=options.fps, slow=options.slow, width=options.width)
     story(recorder)
     driven.close()

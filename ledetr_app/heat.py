@@ -45,13 +45,15 @@ class Heated:
 class Table:
     """counts: (BINS, C, levels) uint8, the most boxes of a class in one picture of that part, from that score on.
 
-    known: (BINS,) where somebody looked. version: grows with each look.
+    known: (BINS,) where somebody looked. empty: (BINS,) where no picture begins, so that the one before is still shown.
+    version: grows with each look.
     """
 
     about: Heated
     class_names: tuple[str, ...]
     counts: np.ndarray
     known: np.ndarray = field(default_factory=lambda: np.zeros(BINS, bool))
+    empty: np.ndarray = field(default_factory=lambda: np.zeros(BINS, bool))
     version: int = 0
 
     @classmethod
@@ -68,10 +70,12 @@ class Table:
         reaching = np.minimum(seen[:, ::-1].cumsum(1)[:, ::-1], 255).astype(np.uint8)
         np.maximum(self.counts[place], reaching, out=self.counts[place])
         self.known[place] = True
+        self.empty[place] = False
         self.version += 1
 
     def pass_over(self, first: int, end: int) -> None:
-        """No picture begins in these parts."""
+        """No picture begins in these parts, but where one is known already."""
+        self.empty[first:end] |= ~self.known[first:end]
         self.known[first:end] = True
         self.version += 1
 
@@ -84,7 +88,10 @@ class Table:
         ]
         columns = np.array(wanted, np.int64).reshape(-1, 2)
         total = self.counts[:, columns[:, 0], columns[:, 1]].sum(1)
-        return np.where(self.known, total, -1.0)
+        heights = np.where(self.known, total, -1.0)
+        before = np.maximum.accumulate(np.where(self.empty, 0, np.arange(BINS)))
+        filled: np.ndarray = heights[before]
+        return filled
 
 
 class Heat:
@@ -228,7 +235,7 @@ class Heat:
             if self._table is not None and self._table.about == about:
                 at = bin_of(about.info, pts_s)
                 # Before the place only where this is the last picture of all: nothing begins after it.
-                self._table.pass_over(*((place, max(place + 1, at)) if at >= place else (at + 1, BINS)))
+                self._table.pass_over(*((place, at) if at >= place else (at + 1, BINS)))
         self._store.on_change()
 
 

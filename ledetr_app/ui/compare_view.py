@@ -262,8 +262,9 @@ class CompareLayer(QWidget):
 
 
 def _name(wish: ModelWish) -> str:
+    """N, or N / 1 where only so many of its decoder layers are used."""
     name = wish.choice.upper() if len(wish.choice) == 1 else Path(wish.choice).stem
-    return name if wish.decoder_layers is None else f"{name} ({wish.decoder_layers} layers)"
+    return name if wish.decoder_layers is None else f"{name} / {wish.decoder_layers}"
 
 
 def _scaled(detections: Detections, meta: FrameMeta, paper: Paper) -> Detections:
