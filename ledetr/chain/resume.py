@@ -160,6 +160,8 @@ class JobFile:
             running = still_runs(int(job["pid"]), float(job["pid_began_s"]))
             names = [str(name) for name in job["parts"]]
             sides = {str(kind): self._inside(name) for kind, name in job["sides"].items()}
+            if any(Path(name).name != name for name in names):
+                raise ValueError("a part of the video lies elsewhere")
             segments = [usable_segment(self._inside(name)) for name in names]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
@@ -172,8 +174,14 @@ class JobFile:
         return Past(kept, sides)
 
     def _inside(self, name: str) -> Path:
-        """A file of the job, which lies beside it or was asked for with an absolute name of its own."""
-        return self._folder / name
+        """A file of the job. Only an unfinished one beside it counts, whatever the job file says: it may be deleted.
+
+        Lists of boxes may have been asked for elsewhere; then their names at least are those of unfinished ones.
+        """
+        path = Path(name)
+        if ".part" not in path.name:
+            raise ValueError(f"{name} is no unfinished file")
+        return self._folder / path
 
     def write(self, parts: Sequence[Path], sides: Mapping[str, Path]) -> None:
         """Say which files hold the result so far, the newest last."""

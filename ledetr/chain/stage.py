@@ -78,7 +78,7 @@ class Stage:
 
     def write_receipt(self, given: Mapping[str, Any]) -> None:
         """The task is done; its results lie whole in their folders. given: JSON values."""
-        with _as_output_error(self._receipt), whole_file(self._receipt) as part:
+        with _as_output_error(self._receipt), whole_file(self._receipt, private=True) as part:
             part.write_text(json.dumps({"made_of": self.made_of, "given": given}, indent=1), encoding="utf-8")
 
     def hand_out(self, *, overwrite: bool) -> dict[str, Path]:
