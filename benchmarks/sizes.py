@@ -1,7 +1,7 @@
 """How large an export is against its source, and what is lost: by encoder setting, over real clips.
 
     python -m benchmarks.sizes                              # the settings below, as a table
-    python -m benchmarks.sizes --only now capped --clips ../shared/data/clips
+    python -m benchmarks.sizes --only "crf 20" "crf 20, capped" --clips ../shared/data/clips
 
 The pictures are written without any boxes, by the product's own writer, so that what differs is the encoder's doing:
 PSNR of the luma over all pictures together, and the mean SSIM (8 x 8 windows) of every fifth one.
@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,6 +25,7 @@ import numpy as np
 from ledetr.chain import recorder
 from ledetr.chain.recorder import VideoWriter
 from ledetr.chain.video_file import open_video_container
+from ledetr.chain.video_outputs import most_bits_per_s
 from ledetr.chain.video_reader import Cut, Picture, VideoReader
 
 CLIPS = Path(__file__).parents[1] / ".." / "shared" / "data" / "clips"
@@ -33,19 +34,18 @@ MOST_RATIO = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Of x264. cap: most bits a second as a multiple of the source's; None for no limit."""
+    """Of x264. capped: with the product's limit of bits a second, which follows the source."""
 
     crf: int
     preset: str
-    cap: float | None = None
+    capped: bool = False
 
 
 SETTINGS = {
     "crf 20": Setting(20, "veryfast"),
     "crf 23": Setting(23, "veryfast"),
-    "crf 20, capped": Setting(20, "veryfast", 1.45),
-    "crf 20 faster, capped": Setting(20, "faster", 1.45),
-    "crf 20 medium, capped": Setting(20, "medium", 1.45),
+    "crf 20, capped": Setting(20, "veryfast", capped=True),
+    "crf 20 faster, capped": Setting(20, "faster", capped=True),
 }
 
 
@@ -60,10 +60,9 @@ class Outcome:
 
 def measure(clip: Path, setting: Setting, folder: Path) -> Outcome:
     """Write the clip anew and compare it with what went in."""
-    source = bytes_of_pictures(clip)
-    result = _write(clip, setting, folder / "out.mp4", source)
+    result = _write(clip, setting, folder / "out.mp4")
     psnr_db, ssim = _compare(clip, result)
-    return Outcome(bytes_of_pictures(result) / source, psnr_db, ssim)
+    return Outcome(bytes_of_pictures(result) / bytes_of_pictures(clip), psnr_db, ssim)
 
 
 def bytes_of_pictures(path: Path) -> int:
@@ -72,29 +71,22 @@ def bytes_of_pictures(path: Path) -> int:
         return sum(packet.size for packet in container.demux(container.streams.video[0]))
 
 
-def _write(clip: Path, setting: Setting, target: Path, source_bytes: int) -> Path:
+def _write(clip: Path, setting: Setting, target: Path) -> Path:
     codec = recorder.CODECS["h264"]
-    options = {**codec.options, "preset": setting.preset}
-    with VideoReader(clip, cut=Cut(), stopped=threading.Event()) as reader:
-        if setting.cap is not None:
-            assert reader.container.duration  # of real clips
-            bits = setting.cap * source_bytes * 8 / (reader.container.duration / av.time_base)
-            options |= {"maxrate": str(round(bits)), "bufsize": str(round(2 * bits))}
-        changed = recorder.VideoCodec(
-            encoder=codec.encoder, containers=codec.containers, crf=setting.crf, options=options
-        )
-        recorder.CODECS["h264"] = changed
-        try:
+    recorder.CODECS["h264"] = replace(codec, options={**codec.options, "preset": setting.preset})
+    try:
+        with VideoReader(clip, cut=Cut(), stopped=threading.Event()) as reader:
             writer = VideoWriter(
                 target, width=reader.size_wh[0], height=reader.size_wh[1], time_base=reader.time_base,
-                rate=reader.rate, colour=reader.colour, shift_s=reader.shift_s, overwrite=True,
+                rate=reader.rate, colour=reader.colour, crf=setting.crf, shift_s=reader.shift_s, overwrite=True,
+                most_bits_per_s=most_bits_per_s(reader) if setting.capped else None,
             )  # fmt: skip
-        finally:
-            recorder.CODECS["h264"] = codec
-        for item in reader.items():
-            if isinstance(item, Picture):
-                writer.write(item.rgb, item.pts, item.duration)
-        return writer.finish()
+            for item in reader.items():
+                if isinstance(item, Picture):
+                    writer.write(item.rgb, item.pts, item.duration)
+            return writer.finish()
+    finally:
+        recorder.CODECS["h264"] = codec
 
 
 def _compare(clip: Path, result: Path) -> tuple[float, float]:
@@ -136,7 +128,8 @@ def main() -> int:
     parser.add_argument("--clips", type=Path, default=CLIPS, help="a folder of videos")
     parser.add_argument("--only", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     args = parser.parse_args()
-    clips = sorted(path for path in args.clips.iterdir() if path.suffix in (".mp4", ".webm", ".mkv"))
+    clips = [path for path in args.clips.iterdir() if path.suffix in (".mp4", ".webm", ".mkv")]
+    clips.sort(key=lambda path: path.stat().st_size)
     print("| clip | kbit/s |", " | ".join(args.only), "|")
     print("| --- |" + " --- |" * (1 + len(args.only)))
     above = dict.fromkeys(args.only, 0)

@@ -34,13 +34,17 @@ _FEW = 16  # more pictures than x265 reorders
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoCodec:
-    """An encoder and how we run it. crf: its default quality, lower is better; None where it is lossless."""
+    """An encoder and how we run it. crf: its default quality, lower is better; None where it is lossless.
+
+    capped: whether it takes a limit of its bits a second besides, see VideoWriter.
+    """
 
     encoder: str
     containers: tuple[str, ...]
     crf: int | None
     options: Mapping[str, str] = field(default_factory=dict)
     pix_fmt: str = "yuv420p"
+    capped: bool = False
 
 
 CODECS: dict[str, VideoCodec] = {
@@ -49,6 +53,7 @@ CODECS: dict[str, VideoCodec] = {
         containers=("mp4", "mov", "matroska"),
         crf=20,
         options={"preset": "veryfast", "forced-idr": "1"},
+        capped=True,
     ),
     "hevc": VideoCodec(
         encoder="libx265",
@@ -117,8 +122,9 @@ class VideoWriter:
     path: what it will be called (see choose_target). width, height: of the pictures that will come; odd sizes are
     padded by one line, since 4:2:0 has none. time_base: the unit of every pts. rate: nominal, for the rate control
     alone; no time is ever made from it. copied: source streams whose packets will be handed to `copy`. shift_s is
-    added to every time, pictures and packets alike. before: what earlier runs made of the same video; it is joined at
-    the end.
+    added to every time, pictures and packets alike. most_bits_per_s: of a second on the average, also where the quality
+    asked for needs more; codecs that cannot keep to it do not. before: what earlier runs made of the same video; it is
+    joined at the end.
     Ends with exactly one of finish, keep_partial and abort. Raises OutputError when the disk refuses.
     """
 
@@ -133,6 +139,7 @@ class VideoWriter:
         colour: Colour | None = None,
         codec: str | None = None,
         crf: int | None = None,
+        most_bits_per_s: int | None = None,
         sample_aspect: Fraction | None = None,
         copied: Sequence[Any] = (),
         metadata: Mapping[str, str] | None = None,
@@ -165,7 +172,7 @@ class VideoWriter:
         self._next_key_pts: int | None = None
         self.part = reserve_part(self.path)
         try:
-            self._open(metadata or {}, copied, rate, crf, sample_aspect)
+            self._open(metadata or {}, copied, rate, self._quality(crf, most_bits_per_s), sample_aspect)
         except BaseException:
             self.part.unlink(missing_ok=True)
             raise
@@ -175,7 +182,7 @@ class VideoWriter:
         metadata: Mapping[str, str],
         copied: Sequence[Any],
         rate: Fraction | None,
-        crf: int | None,
+        quality: Mapping[str, str],
         sample_aspect: Fraction | None,
     ) -> None:
         ticks = {"movie_timescale": str(_common_ticks([self._time_base, *(s.time_base for s in copied)]))}
@@ -186,7 +193,7 @@ class VideoWriter:
         self._output.metadata.update({k: v for k, v in metadata.items() if k.lower() not in _OWN_METADATA})
         if self._is_matroska and self._chapters:
             self._output.set_chapters(self._chapters)
-        self._video = self._add_encoder(rate or Fraction(30), crf, sample_aspect)
+        self._video = self._add_encoder(rate or Fraction(30), quality, sample_aspect)
         self._bare: dict[int, Any] = {}
         self._copies = {id(stream): self._add_copy(stream) for stream in copied}
 
@@ -194,12 +201,18 @@ class VideoWriter:
     def _is_matroska(self) -> bool:
         return self._container_name in ("matroska", "webm")
 
-    def _add_encoder(self, rate: Fraction, crf: int | None, sample_aspect: Fraction | None) -> Any:
+    def _quality(self, crf: int | None, most_bits_per_s: int | None) -> dict[str, str]:
+        """The encoder's options."""
+        codec = CODECS[self.codec_name]
+        options = {} if codec.crf is None else {"crf": str(codec.crf if crf is None else crf)}
+        if most_bits_per_s is not None and codec.capped:
+            options |= {"maxrate": str(most_bits_per_s), "bufsize": str(most_bits_per_s)}
+        return options
+
+    def _add_encoder(self, rate: Fraction, quality: Mapping[str, str], sample_aspect: Fraction | None) -> Any:
         codec = CODECS[self.codec_name]
         height, width = self.size_hw
-        options = dict(codec.options)
-        if codec.crf is not None:
-            options["crf"] = str(codec.crf if crf is None else crf)
+        options = {**codec.options, **quality}
         stream: Any = self._output.add_stream(codec.encoder, rate=rate.limit_denominator(1_000_000), options=options)
         stream.width, stream.height = width + width % 2, height + height % 2
         stream.pix_fmt = codec.pix_fmt

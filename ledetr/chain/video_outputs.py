@@ -21,6 +21,11 @@ from ledetr.chain.video_reader import Picture, VideoReader
 from ledetr.detections import Detections
 from ledetr.zones import ShapeCount
 
+# The goal is half as much again as the source. What the encoder may save up for a second lies above the limit.
+_MOST_TO_SOURCE = 1.4
+# Less than that makes mud of any picture, however small the source is, e.g. a screen on which nothing moves.
+_LEAST_BITS_PER_PIXEL = 0.01
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoReport:
@@ -49,6 +54,18 @@ class VideoReport:
     def fps(self) -> float:
         """End to end: pictures a second of reading, detecting, drawing, encoding and writing together."""
         return self.frames / self.wall_s if self.wall_s > 0 else 0.0
+
+
+def most_bits_per_s(reader: VideoReader) -> int | None:
+    """How many bits a second of pictures a result of usual quality may have, so that it does not outgrow its source.
+
+    None where the source does not say how many it has.
+    """
+    if reader.bits_per_s is None or reader.rate is None:
+        return None
+    width, height = reader.size_wh
+    least = _LEAST_BITS_PER_PIXEL * width * height * float(reader.rate)
+    return round(max(least, _MOST_TO_SOURCE * reader.bits_per_s))
 
 
 class VideoOutputs:
@@ -110,6 +127,7 @@ class VideoOutputs:
             "colour": reader.colour,
             "codec": codec,
             "crf": crf,
+            "most_bits_per_s": most_bits_per_s(reader) if crf is None else None,
             "sample_aspect": reader.sample_aspect,
             "copied": copied,
             "metadata": reader.container.metadata,

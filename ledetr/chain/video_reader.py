@@ -139,6 +139,14 @@ class VideoReader:
         return is_hdr(self.source_colour)
 
     @property
+    def bits_per_s(self) -> int | None:
+        """Of the pictures that are wanted, on the average of the whole file; None where it does not say."""
+        own = self.stream.bit_rate
+        if not own and self.container.bit_rate:  # some formats give that of all tracks together alone
+            own = self.container.bit_rate - sum(sound.bit_rate or 0 for sound in self.container.streams.audio)
+        return int(own / self._cut.stride) if own and own > 0 else None
+
+    @property
     def shift_s(self) -> Fraction:
         """What to add to every time of every track, so that none of the wanted pictures is before zero.
 
