@@ -224,7 +224,7 @@ def test_the_end_offers_to_play_again(qtbot, player, session):
     session.play()
     qtbot.waitUntil(lambda: session.state.ended, timeout=10_000)
     qtbot.waitUntil(lambda: player.timeline.buttons["play"].accessibleName() == "Play again")
-    assert session.shown.frame.meta.index == 59
+    qtbot.waitUntil(lambda: session.shown.frame.meta.index == 59)
     qtbot.mouseClick(player.timeline.buttons["play"], Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: not session.state.ended and session.shown.frame.meta.index < 55)
     qtbot.waitUntil(lambda: player.timeline.buttons["play"].accessibleName() == "Pause")
