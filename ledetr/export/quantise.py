@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,11 @@ def _nncf() -> Any:
 
 @contextmanager
 def _quiet(nncf: Any) -> Iterator[None]:
-    """NNCF tells of each layer it leaves alone, on stdout."""
+    """NNCF tells of each layer it leaves alone, and how far it is, on stdout; the second belongs to stderr."""
     level = logging.getLogger("nncf").level
     nncf.set_log_level(logging.ERROR)
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         logging.getLogger("nncf").setLevel(level)
