@@ -88,7 +88,7 @@ class SeekSlider(QSlider):
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(QColor(self._theme.tokens.heat))
         for place in np.flatnonzero(heights >= 0):
-            tall = 1 + HEAT_PX * float(np.log1p(heights[place]) / np.log1p(most)) if heights[place] else 1.0
+            tall = 1 + HEAT_PX * float(heights[place]) / most
             painter.drawRect(QRectF(left + place * step, base - tall, step + 0.5, tall))
         painter.end()
 
