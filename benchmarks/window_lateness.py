@@ -40,7 +40,7 @@ import numpy as np
 import openvino
 import psutil
 import PySide6
-from driven_window import DrivenWindow
+from driven_window import OPEN_LIMIT_S, DrivenWindow
 from PySide6.QtCore import QAbstractEventDispatcher, QObject, Qt, QTimer
 from PySide6.QtWidgets import QApplication
 
@@ -230,14 +230,14 @@ class Bench(DrivenWindow):
         for place in np.random.default_rng(0).uniform(0, source.duration_s - 0.5, times):
             before = self.session.shown
             self.session.seek(source.start_s + float(place))
-            self.wait(lambda before=before: self.session.shown is not before, 20)
+            self.wait(lambda before=before: self.session.shown is not before, OPEN_LIMIT_S)
 
     def open_dead_addresses(self) -> None:
         """Open each and wait for its sentence, or for its tries to be shown."""
         for address in DEAD_ADDRESSES:
             self.session.dismiss_problem()
             self.session.open_source(address)
-            self.wait(lambda: self.session.state.problem or self.session.state.loss, 30)
+            self.wait(lambda: self.session.state.problem or self.session.state.loss, OPEN_LIMIT_S)
         self.session.stop()
         self.session.dismiss_problem()
 
@@ -265,11 +265,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         culprits.start()
     with bench.phase("playing 1080p30"):
         bench.live(options.seconds)
-    with bench.phase(f"switching models {options.switches} times"):
-        switched = bench.switch(options.switches)
-    bench.use("n")
-    with bench.phase(f"seeking {options.seeks} times"):
-        bench.seek(options.seeks)
+    switched: list[str] = []
+    if options.switches:
+        with bench.phase(f"switching models {options.switches} times"):
+            switched = bench.switch(options.switches)
+        bench.use("n")
+    if options.seeks:
+        with bench.phase(f"seeking {options.seeks} times"):
+            bench.seek(options.seeks)
     with bench.phase("opening dead addresses"):
         bench.open_dead_addresses()
     bench.open(bench.source)
@@ -426,7 +429,8 @@ def show(found: dict[str, Any]) -> None:
     print("  ".join(f"{name} {version}" for name, version in found["versions"].items()))
     for phase in found["phases"]:
         print(_row(Phase(**phase)))
-    print("switched to:", ", ".join(f"{count} times {name}" for name, count in found["switched"].items()))
+    print("switched to:", ", ".join(f"{count} times {name}" for name, count in found["switched"].items()) or "nothing")
+    print("torch was loaded by the window:", "yes" if found["torch_was_loaded"] else "no")
     memory = found["memory_mb"]
     print(f"memory: {memory[0]:.0f} MB at the beginning, {memory[-1]:.0f} MB at the end, at most {max(memory):.0f} MB")
     print(f"most frame events that waited at once: {found['most_pending_events']}")
