@@ -46,8 +46,9 @@ BOUNDS = {
     # The middle row of the worst picture is 0.024 and 1.1e-3 away with trained weights; a graph that overflows or
     # rounds its boxes is away by far more in every row.
     "fp16": Bounds(logit=0.1, score=0.025, box=5e-3, share=0.5, kept=0.9),
-    # 256 steps for each number: these catch a broken file; how good it is, average precision says.
-    "int8": Bounds(logit=1.0, score=0.25, box=5e-2, share=0.5, kept=0.6),
+    # 256 steps for each number. Boxes of queries that found nothing wander, in the worst picture by 0.11 in the middle
+    # row: these bounds catch a broken file. How good it is, the objects shown and average precision say.
+    "int8": Bounds(logit=2.0, score=0.1, box=0.3, share=0.5, kept=0.8),
 }
 MAX_AP_LOSS = 0.01  # what a file of int8 may lose of average precision, in 0..1
 DYNAMIC_BATCHES = (1, 2, 7)
