@@ -33,7 +33,7 @@ from ledetr.chain.sources import mask_url
 from ledetr.paths import printable
 
 MOST_S, MOST_EXTRA_BYTES = 2.0, 300 * 1_000_000
-HANG_S = 60.0
+HANG_S = 20.0
 ENGINE = ("--backend", "torch-cpu")
 SECRETS = ("p%40ss", "pa@ss", "token=secret")
 

@@ -14,7 +14,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 MEBIBYTE = 1 << 20
+_BUSY = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ class Child:
     """A process that does one thing after another; it is started again after it died. A context manager.
 
     prepare: called once in a new child; what it gives is the function that works on each item. Both must be importable.
-    room_bytes: how much address space it may take beyond what it has after prepare.
+    room_bytes: how much address space it may take beyond what it has after prepare. hang_s: the most that one item may
+    take of the processor; of the clock eight times as much, since the machine may be busy.
     """
 
     def __init__(self, prepare: Callable[[], Callable[[Any], Any]], *, room_bytes: int, hang_s: float) -> None:
@@ -57,9 +61,9 @@ class Child:
         self.start()
         began_s = time.perf_counter()
         self._here.send(item)
-        if not self._here.poll(self._hang_s):
+        if not self._answers(began_s):
             self._end()
-            return Answer(None, f"hung for {self._hang_s:g} s", self._hang_s, 0.0, 0)
+            return Answer(None, f"hung for {self._hang_s:g} s", time.perf_counter() - began_s, 0.0, 0)
         try:
             value, cpu_s, extra_bytes = self._here.recv()
         except EOFError:
@@ -68,6 +72,16 @@ class Child:
             self._process = None
             return Answer(None, died, time.perf_counter() - began_s, 0.0, 0)
         return Answer(value, "", time.perf_counter() - began_s, cpu_s, extra_bytes)
+
+    def _answers(self, began_s: float) -> bool:
+        """Whether something comes before it is taken to hang."""
+        process = psutil.Process(self._process.pid)
+        before_s = _cpu_s(process)
+        while not self._here.poll(self._hang_s / 4):
+            waited_s = time.perf_counter() - began_s
+            if _cpu_s(process) - before_s > self._hang_s or waited_s > _BUSY * self._hang_s:
+                return False
+        return True
 
     def start(self) -> None:
         """Begin, where it does not run; what is measured later is then without it."""
@@ -88,6 +102,14 @@ class Child:
             self._process.kill()
             self._process.join(10)
             self._process = None
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:  # it has just died, which the pipe tells
+        return 0.0
+    return float(times.user + times.system)
 
 
 def _cause(exit_code: int | None) -> str:

@@ -40,6 +40,9 @@ def breaks() -> object:
             os.kill(os.getpid(), signal.SIGSEGV)
         if word == "hang":
             time.sleep(60)
+        if word == "spin":
+            while True:
+                pass
         if word == "eat":
             try:
                 return str(len(bytearray(4 << 30)))
@@ -51,12 +54,13 @@ def breaks() -> object:
 
 
 def test_a_child_that_dies_or_hangs_is_told_and_started_again() -> None:
-    with Child(breaks, room_bytes=1 << 30, hang_s=3.0) as child:  # type: ignore[arg-type]
+    with Child(breaks, room_bytes=1 << 30, hang_s=0.5) as child:  # type: ignore[arg-type]
         assert child.ask("fine").value == "fine"
         assert child.ask("die").died == "died of SIGSEGV"
-        assert child.ask("hang").died == "hung for 3 s"
+        assert child.ask("hang").died == "hung for 0.5 s"
+        assert child.ask("spin").died == "hung for 0.5 s"
         assert child.ask("eat").value == "MemoryError"
-        assert child.ask("fine").value == "fine" and child.starts == 3
+        assert child.ask("fine").value == "fine" and child.starts == 4
 
 
 @pytest.mark.slow
