@@ -1,5 +1,6 @@
 """Jobs made of the form and of what the window shows."""
 
+import csv
 import json
 from dataclasses import replace
 from fractions import Fraction
@@ -10,7 +11,7 @@ import pytest
 from ledetr.chain.sources import SourceInfo
 from ledetr.tracking import Tracking
 from ledetr.zones import Line, Zone, ZonePlan
-from ledetr_app.export_job import row_of_json, row_to_json
+from ledetr_app.export_job import OVER, Status, row_of_json, row_to_json
 from ledetr_app.exporting import Exporting
 from ledetr_app.model_loader import ModelWish
 from ledetr_app.state import SessionState
@@ -58,6 +59,19 @@ def test_tracking_and_the_zones_of_a_source_go_into_its_job_and_outlive_the_wind
     assert [wish.zones for wish in wishes] == [plan, None, None, None, None]
     assert [wish.tracking for wish in wishes] == [Tracking(buffer_s=4.0), None, None, Tracking(buffer_s=4.0), None]
     assert not wishes[0].resume and wishes[1].resume
+    assert exporting.close(10)
+
+
+def test_an_export_with_tracking_has_ids(store, loader, clip, tmp_path, wait_for):
+    store.change(tracking=True, shown_classes=None)
+    exporting = Exporting(store, loader, source=lambda: "", folder=tmp_path / "out")
+    exporting.set_output("video", False)
+    exporting.add_files([str(clip)])
+    wait_for(lambda: exporting.queue.state.rows[0].status in OVER, 60)
+    (row,) = exporting.queue.state.rows
+    assert (row.status, row.sentence) == (Status.DONE, "")
+    lines = list(csv.DictReader(Path(row.paths[0]).read_text(encoding="utf-8-sig").splitlines()))
+    assert {(line["class_name"], line["tracker_id"]) for line in lines} == {("person", "1"), ("dog", "2")}
     assert exporting.close(10)
 
 
