@@ -21,8 +21,8 @@ from ledetr.chain.video_reader import Picture, VideoReader
 from ledetr.detections import Detections
 from ledetr.zones import ShapeCount
 
-# The goal is half as much again as the source. What the encoder may save up for a second lies above the limit.
-_MOST_TO_SOURCE = 1.4
+# The goal is half as much again as the source; what the encoder has at the start comes to the limit.
+_MOST_TO_SOURCE = 1.45
 # Less than that makes mud of any picture, however small the source is, e.g. a screen on which nothing moves.
 _LEAST_BITS_PER_PIXEL = 0.01
 

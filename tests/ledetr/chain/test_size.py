@@ -57,7 +57,7 @@ def reader(**values: Any) -> Any:
 
 
 def test_the_limit_follows_the_source_down_to_a_floor() -> None:
-    assert most_bits_per_s(reader(bits_per_s=1_000_000)) == 1_400_000
+    assert most_bits_per_s(reader(bits_per_s=1_000_000)) == 1_450_000
     assert most_bits_per_s(reader(bits_per_s=10_000)) == 100_000  # a hundredth of a bit for each pixel
     assert most_bits_per_s(reader(bits_per_s=None)) is None
 
