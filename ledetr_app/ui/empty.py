@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QAction
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtGui import QAction, QResizeEvent
+from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from ledetr_app.session import Session
 from ledetr_app.ui.text import plain, tip
 from ledetr_app.ui.theme import Theme, svg_pixmap
 
 SHOWN_RECENTS = 3
+TILE_GAP = 10
+MARGIN = 24
 
 
 class EmptyState(QWidget):
@@ -34,13 +36,16 @@ class EmptyState(QWidget):
         hint.setProperty("tone", "muted")
         for label in (headline, hint):
             label.setAlignment(Qt.AlignmentFlag.AlignCenter)
+            label.setWordWrap(True)
         tiles = QHBoxLayout()
-        tiles.setSpacing(10)
+        self._tiles = QGridLayout()
+        self._tiles.setSpacing(TILE_GAP)
+        tiles.addStretch(1)
+        tiles.addLayout(self._tiles)
         tiles.addStretch(1)
         self.buttons = [self._tile(action) for action in starts]
-        for button in self.buttons:
-            tiles.addWidget(button)
-        tiles.addStretch(1)
+        self._columns = 0
+        self._place_tiles()
         self._recent_column = QVBoxLayout()
         self._recent_column.setSpacing(2)
         column = QVBoxLayout(self)
@@ -67,6 +72,22 @@ class EmptyState(QWidget):
         if state.recents != self._recents:
             self._recents = state.recents
             self._list_recents()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Beside wide panels the tiles stand in more rows."""
+        self._place_tiles()
+
+    def _place_tiles(self) -> None:
+        """In as few rows as the words in them allow."""
+        widest = max(button.sizeHint().width() for button in self.buttons) + TILE_GAP
+        fitting = max(1, (self.width() - MARGIN) // widest)
+        all_of_them = sum(button.sizeHint().width() + TILE_GAP for button in self.buttons)
+        count = len(self.buttons)
+        columns = count if all_of_them <= self.width() - MARGIN else -(-count // -(-count // fitting))
+        if columns != self._columns:
+            self._columns = columns
+            for number, button in enumerate(self.buttons):
+                self._tiles.addWidget(button, number // columns, number % columns)
 
     def _tile(self, action: QAction) -> QPushButton:
         button = QPushButton(" " + action.text().rstrip("…"))

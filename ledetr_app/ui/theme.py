@@ -289,13 +289,15 @@ def style_sheet(t: Tokens) -> str:
     QListView, QTableView, QTreeView {{
         background: {t.surface}; color: {t.text}; border: 1px solid transparent; border-radius: 8px; outline: 0;
     }}
-    QTableView::item, QTreeView::item {{ padding: 2px 6px; }}
+    QTableView::item {{ padding: 2px 3px; }}
+    QTreeView::item {{ padding: 2px 6px; }}
     QTreeView::item:hover {{ background: {t.raised}; }}
     QTableView::item:selected, QTreeView::item:selected {{ background: {t.accent_soft}; color: {t.text}; }}
     QTreeView QLineEdit {{ padding: 0px 4px; border-radius: 4px; }}
     QHeaderView, QHeaderView::section {{
         background: {t.surface}; color: {t.muted}; border: none; padding: 4px 6px;
     }}
+    QTableView QHeaderView::section {{ padding: 4px 3px; }}
     QHeaderView::section {{ border-bottom: 1px solid {t.line}; }}
     QPushButton:checked {{ background: {t.accent_soft}; }}
     QListView::item {{ padding: 5px 6px; border-radius: 6px; }}

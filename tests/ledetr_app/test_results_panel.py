@@ -68,7 +68,7 @@ def test_cells_of_boxes_and_of_tracks(qapp):
     model.start_s = None
     assert [model.data(model.index(0, column)) for column in (2, 3)] == ["–", "–"]
     titles = [model.headerData(column, Qt.Orientation.Horizontal) for column in range(6)]
-    assert titles == ["Id", "Class", "From", "To", "Frames", "Mean score"]
+    assert titles == ["Id", "Class", "From", "To", "Frames", "Score"]
 
 
 @pytest.mark.parametrize(
@@ -237,6 +237,6 @@ def test_times_and_names_are_not_cut(qtbot, table, player, size):
     player.resize(*size)
     qtbot.waitUntil(lambda: player.width() == size[0])
     metrics = table.table.fontMetrics()
-    assert table.table.columnWidth(0) >= metrics.horizontalAdvance("00:00.000") + 16
+    assert table.table.columnWidth(0) >= metrics.horizontalAdvance("00:00.000") + 14
     assert table.table.columnWidth(2) >= metrics.horizontalAdvance("person") + 30
     assert sum(table.table.columnWidth(column) for column in range(6)) <= table.table.viewport().width() + 1

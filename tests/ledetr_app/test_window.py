@@ -1001,6 +1001,18 @@ def test_nothing_is_cut_off(qtbot, playing, size):
         assert right <= size[0]
 
 
+@pytest.mark.parametrize("width", [960, 1280])
+def test_the_words_of_the_first_screen_are_not_cut_beside_the_widest_panel(qtbot, window, session, width):
+    window.resize(width, 600)
+    session.results.set_panel(True)
+    qtbot.waitUntil(lambda: window.results.isVisible() and window.width() == width)
+    QApplication.processEvents()
+    for button in window.empty.buttons:
+        assert button.width() >= button.sizeHint().width()
+        assert window.empty.rect().contains(button.geometry())
+    assert window.results.mapTo(window, QPoint(window.results.width(), 0)).x() <= width
+
+
 def test_geometry_is_remembered_on_close(qtbot, window, session):
     window.setGeometry(30, 40, 1000, 650)
     window.close()

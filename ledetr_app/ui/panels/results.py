@@ -31,8 +31,8 @@ from ledetr_app.ui.panels.swatch import swatch_icon
 from ledetr_app.ui.text import clock
 
 REFRESH_MS = 400
-CELL_ROOM = 18  # around the text of a cell
-SWATCH_ROOM = 22
+CELL_ROOM = 16  # padding of the style sheet, and what Qt keeps free around text
+SWATCH_ROOM = 34
 MARGINS = (14, 10, 10, 10)
 _Index = QModelIndex | QPersistentModelIndex
 _NO_PARENT = QModelIndex()
@@ -99,7 +99,7 @@ class RowsModel(QAbstractTableModel):
 
     def _titles(self) -> list[str]:
         if self.rows.by_track:
-            return [_tr("Id"), _tr("Class"), _tr("From"), _tr("To"), _tr("Frames"), _tr("Mean score")]
+            return [_tr("Id"), _tr("Class"), _tr("From"), _tr("To"), _tr("Frames"), _tr("Score")]
         return [_tr("Time"), _tr("Frame"), _tr("Class"), _tr("Score"), _tr("Box"), _tr("Id")]
 
     def _time(self, pts_s: np.floating[Any]) -> str:
