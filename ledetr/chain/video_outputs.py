@@ -23,8 +23,8 @@ from ledetr.zones import ShapeCount
 
 # The goal is half as much again as the source; what the encoder has at the start comes to the limit.
 _MOST_TO_SOURCE = 1.45
-# Less than that makes mud of any picture, however small the source is, e.g. a screen on which nothing moves.
-_LEAST_BITS_PER_PIXEL = 0.01
+# Less than either makes mud of any picture, however small the source is, e.g. a screen on which nothing moves.
+_LEAST_BITS_PER_PIXEL, _LEAST_BITS_PER_S = 0.01, 150_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ def most_bits_per_s(reader: VideoReader) -> int | None:
         return None
     width, height = reader.size_wh
     least = _LEAST_BITS_PER_PIXEL * width * height * float(reader.rate)
-    return round(max(least, _MOST_TO_SOURCE * reader.bits_per_s))
+    return round(max(least, _LEAST_BITS_PER_S, _MOST_TO_SOURCE * reader.bits_per_s))
 
 
 class VideoOutputs:
