@@ -9,6 +9,7 @@ from typing import Any
 from PySide6.QtCore import QEventLoop, QTimer
 from PySide6.QtWidgets import QApplication
 
+from ledetr_app.__main__ import SWITCH_INTERVAL_S
 from ledetr_app.session import Session
 from ledetr_app.ui.theme import Theme
 from ledetr_app.ui.window import Window
@@ -24,6 +25,7 @@ class DrivenWindow:
     def __init__(self, *, theme: str = "light", **of_session: Any) -> None:
         app = QApplication.instance() or QApplication(sys.argv[:1])
         assert isinstance(app, QApplication)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)  # as the program itself does
         self.app = app
         self.session = Session(**of_session)
         self.session.set_theme(theme)

@@ -50,6 +50,7 @@ from ledetr.weights_file import find_weights
 
 ROOT = Path(__file__).parents[1]
 PERIOD_MS = 50
+WARM_S = 15.0  # until the pictures that are kept for stepping back, and other bounded things, are there
 P99_BAR_MS, LONGEST_BAR_MS, PENDING_BAR = 20.0, 100.0, 1
 SWITCHES = ("m", "l", "x", "n")
 # Nobody answers: the first refuses at once, the second (kept for documentation, RFC 5737) is silent.
@@ -277,7 +278,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         bench.open_dead_addresses()
     bench.open(bench.source)
     bench.session.set_loop(True)
-    bench.live(2)
+    bench.live(WARM_S)
     memory = [psutil.Process().memory_info().rss]
     if options.minutes:
         with bench.phase(f"playing on for {options.minutes:g} minutes"):

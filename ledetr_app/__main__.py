@@ -18,12 +18,17 @@ from ledetr_app.session import Session
 from ledetr_app.settings import THEMES, settings_path
 from ledetr_app.ui.application import show_window
 
+# Python's lock changes hands after so long, by default 5 ms: with a few busy threads in front of it the window's
+# thread then waits for several of these at each picture.
+SWITCH_INTERVAL_S = 0.001
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the window until it is closed; the exit code."""
     options = _options(argv)
     if options.install_desktop or options.uninstall_desktop:
         return _change_menu(install=options.install_desktop)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     session = Session(
         settings_file=None if options.safe else settings_path(),

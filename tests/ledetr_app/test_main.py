@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import ledetr_app.__main__ as main_module
+
 ROOT = Path(__file__).parents[2]
 
 # A window that calls look() twenty times a second.
@@ -61,7 +63,7 @@ def start(code, *arguments, home):
 
 def run(code, *arguments, home):
     with start(code, *arguments, home=home) as process:
-        out, err = finish(process, 90)
+        out, err = finish(process, 300)  # a cold cache: the network is converted first
     return process.returncode, out, err
 
 
@@ -75,6 +77,7 @@ def finish(process, limit_s):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_plays_detects_and_ends_cleanly(clip, tmp_path):
     code = WATCHED + CLOSE_WITH_THE_FIRST_BOXES + RUN
     returned, out, err = run(code, clip, "-m", "n", "--random-weights", "--theme", "dark", home=tmp_path)
@@ -110,3 +113,36 @@ def test_session_and_settings_need_neither_qt_nor_torch(tmp_path):
     returned, out, err = run(code, home=tmp_path)
     assert returned == 0, err
     assert out == "[]\n"
+
+
+def test_the_lock_of_python_changes_hands_quickly(monkeypatch):
+    before, during = sys.getswitchinterval(), []
+
+    def show(session, begin):
+        during.append(sys.getswitchinterval())
+        return 0
+
+    monkeypatch.setattr(main_module, "show_window", show)
+    try:
+        assert main_module.main(["--safe"]) == 0
+    finally:
+        sys.setswitchinterval(before)
+    assert during == [pytest.approx(0.001)]
+
+
+def test_several_files_are_a_queue_and_weights_the_model(monkeypatch):
+    begun = []
+
+    def show(session, begin):
+        monkeypatch.setattr(session, "start", lambda **of: begun.append(of))
+        monkeypatch.setattr(session, "open_files", lambda paths: begun.append(tuple(paths)))
+        begin()
+        return 0
+
+    monkeypatch.setattr(main_module, "show_window", show)
+    before = sys.getswitchinterval()
+    try:
+        assert main_module.main(["--safe", "a.mp4", "mine.safetensors", "b.mp4"]) == 0
+    finally:
+        sys.setswitchinterval(before)
+    assert begun == [{"model": "mine.safetensors"}, ("a.mp4", "b.mp4")]
