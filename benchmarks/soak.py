@@ -43,7 +43,7 @@ NOISE_BYTES = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One moment: seconds since the start, resident memory, threads, open file handles."""
+    """One moment: seconds since the start, memory of this process alone, threads, open file handles."""
 
     at_s: float
     nbytes: int
@@ -155,9 +155,11 @@ class Soak:
         return self.record
 
     def _sample(self, began_s: float) -> None:
-        with self._process.oneshot():
-            memory, threads = self._process.memory_info().rss, self._process.num_threads()
-        self.record.samples.append(Sample(time.monotonic() - began_s, memory, threads, self._process.num_fds()))
+        # What was swapped out counts too: a system that takes pages away would else hide what grows.
+        memory = self._process.memory_full_info()
+        nbytes = memory.uss + getattr(memory, "swap", 0)
+        at_s, threads = time.monotonic() - began_s, self._process.num_threads()
+        self.record.samples.append(Sample(at_s, nbytes, threads, self._process.num_fds()))
 
     def _switch(self) -> None:
         """As the window does: load beside the running one, swap, and close the old one when no frame is in it."""
@@ -212,6 +214,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--switches", type=int, help="models in all; by default one a minute")
+    parser.add_argument("--samples", type=Path, metavar="CSV", help="write each second's memory, threads and handles")
     parser.add_argument("--losses", type=int, help="of the source, in all; by default one every five minutes")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -220,6 +223,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         weights = write_tiny_weights(Path(folder) / "tiny.safetensors")
         record = Soak(weights).run(60 * args.minutes, switches=switches, losses=losses)
+    if args.samples is not None:
+        lines = [f"{one.at_s:.1f},{one.nbytes},{one.threads},{one.handles}" for one in record.samples]
+        args.samples.write_text("\n".join(["at_s,nbytes,threads,handles", *lines]) + "\n", encoding="utf-8")
     rows = verdicts(record)
     print("| measure | seen | allowed | verdict |\n| --- | --- | --- | --- |")
     for row in rows:
