@@ -159,16 +159,16 @@ def overfit(scale: str = "n") -> TrainConfig:
     return TrainConfig(
         recipe="overfit",
         scale=scale,
-        epochs=100,
-        least_steps=200,
-        batch=16,
+        epochs=80,
+        least_steps=320,
+        batch=8,
         optimiser=OptimiserConfig(
-            lr=1e-3,
-            backbone_lr=2e-4,
+            lr=7e-4,
+            backbone_lr=1.4e-4,
             weight_decay=0.0,
             betas=(0.9, 0.999),
             clip=1.0,
-            recipe_batch=16,
+            recipe_batch=8,
             scaling="sqrt",
         ),
         schedule=ScheduleConfig(
@@ -206,7 +206,7 @@ def overfit(scale: str = "n") -> TrainConfig:
         slots=100,
         mosaic_slots=100,
         ignore_slots=16,
-        evaluations=3,
+        evaluations=2,
         seed=0,
     )
 
