@@ -154,7 +154,7 @@ def small(scale: str = "n") -> TrainConfig:
 def overfit(scale: str = "n") -> TrainConfig:
     """A few pictures by heart, without augmentation: shows that data and training work, and nothing else.
 
-    The stages of high resolution stay: half of a step's time is theirs, and they are not what learns by heart.
+    The stages of high resolution stay: their backward pass is dear, and they are not what learns by heart.
     """
     return TrainConfig(
         recipe="overfit",
