@@ -154,7 +154,7 @@ def tracked_text_files() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode != 0:
         pytest.skip("not a git checkout")
-    binary = {".png", ".jpg", ".mp4", ".ttf", ".safetensors", ".onnx", ".ico"}
+    binary = {".png", ".webp", ".jpg", ".mp4", ".ttf", ".safetensors", ".onnx", ".ico"}
     paths = (ROOT / name for name in listed.stdout.split("\0") if name)
     return [path for path in paths if path.suffix not in binary and path.is_file()]
 
