@@ -84,7 +84,7 @@ class Clock:
         if self.device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()  # type: ignore[no-untyped-call]  # torch leaves it without types
+        event.record()
         return event
 
 
@@ -92,7 +92,7 @@ class CountCriterion(TorchDispatchMode):
     """Counts the operators that reach the dispatcher, views included, while the criterion's forward pass runs."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it without types
         self.count, self._inside = 0, False
 
     def mark(self, part: str) -> None:
@@ -413,8 +413,8 @@ def _print_table(rows: list[dict[str, Any]], machine: dict[str, Any], versions: 
     gpu = f", {machine['gpu']}" if machine["gpu"] else ""
     title = f"{where}{gpu}; {bench.device} {bench.precision}; training, random weights, medians, milliseconds"
     table = Table(title=title, title_justify="left")
-    heads = ("model", "input", "batch", "pictures/s", "data wait", *PARTS, "step", "operators of the criterion")
-    heads += ("host waits", "hours a COCO epoch", "hours the recipe")
+    numbers = ("operators of the criterion", "host waits", "hours a COCO epoch", "hours the recipe")
+    heads = ("model", "input", "batch", "pictures/s", "data wait", *PARTS, "step", *numbers)
     for head in heads:
         table.add_column(head, justify="left" if head == "model" else "right")
     for row in rows:
