@@ -97,7 +97,7 @@ def exports(driven: DrivenWindow) -> None:
     short = replace(job, source=str(folder / "entrance north.mp4"), end_s=0.5)
     others = [replace(job, source=str(folder / name)) for name in ("phone.mp4", "entrance south.mp4", "car park.mp4")]
     queue.add([short, *others])
-    driven.session.exporting.set_folder("/home/me/Videos/Le-DETR")  # only its name is shown
+    driven.session.exporting.set_folder("/srv/Videos/Le-DETR")  # only its name is shown
     driven.session.exporting.set_shown(True)
 
     def far_enough() -> bool:

@@ -66,7 +66,7 @@ def test_it_takes_what_the_window_opens():
     assert kind.find(f"{space}glob").get("pattern") == "*.safetensors"
 
 
-@pytest.mark.parametrize("python", ["/usr/bin/python3", '/home/a b/50% "x" $HOME `id` \\ it\'s/python'])
+@pytest.mark.parametrize("python", ["/usr/bin/python3", '/srv/a b/50% "x" $HOME `id` \\ it\'s/python'])
 def test_the_command_survives_its_quotes(python):
     assert command_of(entry_text(python)) == [python, "-m", "ledetr_app", "%F"]
     assert parsed(entry_text(python))[ENTRY]["TryExec"].replace("\\\\", "\\") == python
