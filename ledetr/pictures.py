@@ -76,6 +76,8 @@ def decode_picture(source: Path | IO[bytes], name: str, *, upright: bool = True)
         ) from None
     except Image.DecompressionBombError:
         raise SourceError(f"Cannot open {name!r}: it claims more pixels than are safe to decode.") from None
+    except MemoryError:
+        raise SourceError(f"Cannot open {name!r}: there is too little memory for a picture of this size.") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise on damaged files
         raise SourceError(f"Cannot open {name!r}: the picture is cut or damaged ({error}).") from None
 

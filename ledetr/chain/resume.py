@@ -49,8 +49,9 @@ def usable_segment(path: Path) -> Segment | None:
     """What can be kept of a part file; None where no picture is whole."""
     try:
         with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
-            return _usable(path, container)
-    except (OSError, av.error.FFmpegError):
+            known = [stream for stream in container.streams.video if stream.codec_context is not None]
+            return _usable(path, container) if known and known[0] is container.streams.video[0] else None
+    except (OSError, av.error.FFmpegError, UnicodeDecodeError):  # also tags that are no text
         return None
 
 
@@ -103,7 +104,8 @@ def _shown_without_gap(pts: Sequence[int], dts: Sequence[int]) -> int:
 
 def is_filler(packet: Any) -> bool:
     """Whether MP4's muxer made the packet itself, to fill the time between two subtitles."""
-    return bool(packet.stream.codec_context.name == "mov_text" and packet.size <= 2)
+    codec = packet.stream.codec_context  # None for a track of no known kind
+    return bool(codec is not None and codec.name == "mov_text" and packet.size <= 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from PIL import Image
 from ledetr.chain.decoding import PictureDecoder, demuxed
 from ledetr.chain.output_files import choose_target, reserve_part
 from ledetr.chain.recorder import VideoWriter
+from ledetr.chain.resume import usable_segment
 from ledetr.chain.side_files import CsvFile, SideHeader
 from ledetr.coco_file import inside, read_json
 from ledetr.errors import OutputError, SourceError
@@ -97,6 +98,30 @@ def test_a_data_set_that_is_no_file(tmp_path: Path) -> None:
         file.truncate((1 << 30) + 1)
     with pytest.raises(SourceError, match="larger than 1 GiB"):
         read_json(tmp_path / "huge.json")
+
+
+@pytest.mark.parametrize("number", [4, 64, 169])
+def test_a_part_file_that_is_damaged_is_used_or_not(tmp_path: Path, number: int) -> None:
+    """Without a video track, with tags that are no text, with a track of no kind: the fuzzer's own cases."""
+    from benchmarks.fuzz import Case, broken
+    from benchmarks.good_files import write_video
+
+    fragments = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "frag_duration": "200000"}
+    whole = write_video(tmp_path / "part.mp4", container_options=fragments)
+    path = tmp_path / "case.part"
+    path.write_bytes(broken(whole.read_bytes(), Case("part", number, "")))
+    segment = usable_segment(path)
+    assert segment is None or segment.packets[0] > 0
+
+
+def test_too_little_memory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: Any) -> Any:
+        raise MemoryError
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    monkeypatch.setattr("ledetr.pictures._rgb", none_left)
+    with pytest.raises(SourceError, match=r"'a\.png': there is too little memory"):
+        read_picture(tmp_path / "a.png")
 
 
 def test_an_empty_table_cannot_be_taken_over(tmp_path: Path) -> None:
