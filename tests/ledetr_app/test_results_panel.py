@@ -143,6 +143,7 @@ def test_a_click_or_enter_shows_the_picture_of_the_row(qtbot, table, player, ses
 def test_live_the_table_says_that_it_cannot_go_back(qtbot, playing, session):
     session.results.set_panel(True)
     qtbot.waitUntil(lambda: playing.results.note.text() == "Live: the table cannot go back to a picture.")
+    qtbot.waitUntil(lambda: playing.results.model.rowCount() > 0)
     playing.results.table.clicked.emit(playing.results.model.index(0, 0))
     qtbot.waitUntil(lambda: playing.toast.text.text() == "A live source cannot go back to an earlier picture")
     assert not playing.toast.show_button.isVisible()
