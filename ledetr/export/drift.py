@@ -142,8 +142,8 @@ def row_errors(actual: RawOutputs, expected: RawOutputs, *, share: float = 1.0) 
     there, back = distance.argmin(1), distance.argmin(0)
     errors = []
     for distances in (logits, boxes):
-        both = (distances[rows, there], distances[back, rows])
-        errors.append(float(np.maximum(*(_worst_of_share(one, share) for one in both))))
+        one_way = _worst_of_share(distances[rows, there], share)
+        errors.append(float(np.maximum(one_way, _worst_of_share(distances[back, rows], share))))
     return errors[0], errors[1]
 
 
