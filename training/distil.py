@@ -15,6 +15,7 @@ them, the teacher's own detections elsewhere. A run can be stopped and started a
 import argparse
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ from ledetr.weights import save_weights
 from ledetr.weights_info import WeightsInfo
 from training.data.coco import Picture, load_coco, load_unlabelled, split_tune
 from training.distil_cache import CacheJob, write_cache
-from training.distil_loop import PHASES, RunOptions, averaged_weights, train
+from training.distil_loop import PHASES, DistilConfig, RunOptions, averaged_weights, train
 from training.release import measure, only_pictures, release
 
 STARTED_FROM = (
@@ -59,17 +60,27 @@ def train_command(args: argparse.Namespace) -> None:
         run=args.run,
         cache=args.cache,
         teacher=args.teacher,
-        config=PHASES[args.phase](args.steps),
+        config=scaled(PHASES[args.phase](args.steps), args.batch),
         minutes=args.minutes,
         init=args.init,
         processes=args.processes,
         threads=args.threads,
         nice=args.nice,
+        device=args.device,
     )
     if args.processes == 1:
         train(0, options)
     else:
         spawn(train, (options,), args.processes)
+
+
+def scaled(config: DistilConfig, batch: int | None) -> DistilConfig:
+    """The phase with another batch: as Adam's steps are of one size, rates grow with the root of the batch."""
+    if batch is None:
+        return config
+    factor = math.sqrt(batch / config.batch)
+    rates = {name: getattr(config, name) * factor for name in ("lr", "trunk_lr", "decoder_lr")}
+    return replace(config, batch=batch, **rates)
 
 
 def blended_weights(phase: Path, other: Path | None, share: float) -> dict[str, Tensor]:
@@ -132,6 +143,8 @@ def main() -> None:
     phase.add_argument("--processes", type=int, default=1)
     phase.add_argument("--threads", type=int, default=2, help="of each process")
     phase.add_argument("--nice", type=int, default=0)
+    phase.add_argument("--device", default="cpu", help="cpu, or cuda for one GPU and one process")
+    phase.add_argument("--batch", type=int, help="views a step; rates grow with its square root (default 16)")
     export = commands.add_parser("export", help="measure and write weights and model card")
     export.set_defaults(run_command=export_command)
     export.add_argument("--phase", type=Path, required=True, help="folder of the phase, RUN/NAME")

@@ -206,6 +206,7 @@ class RunOptions:
     processes: int = 1
     threads: int = 2
     nice: int = 0
+    device: str = "cpu"
 
 
 def train(rank: int, options: RunOptions) -> None:
@@ -217,12 +218,14 @@ def train(rank: int, options: RunOptions) -> None:
         meeting = f"file://{options.run.resolve()}/rendezvous"
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
     state = load_file(options.teacher)
-    teacher_decoder = starting_model(state).eval().requires_grad_(False).decoder
-    model = starting_model(state)
-    use_channels_last_depthwise(model)
+    teacher_decoder = starting_model(state).to(options.device).eval().requires_grad_(False).decoder
+    model = starting_model(state).to(options.device)
+    if options.device == "cpu":
+        use_channels_last_depthwise(model)
     set_training_mode(model, config.first_stage, decoder=config.train_decoder)
     views = CachedViews(options.cache)
-    teacher = Teacher(teacher_decoder, views.variances())
+    t16, t32 = (variance.to(options.device) for variance in views.variances())
+    teacher = Teacher(teacher_decoder, (t16, t32))
     run = Run(model, options, views)
     start = run.resume()
     deadline = time.monotonic() + options.minutes * 60
@@ -230,7 +233,7 @@ def train(rank: int, options: RunOptions) -> None:
         set_lr(run.optimizer, lr_factor(step, config))
         losses = step_losses(
             model,
-            batch,
+            {name: value.to(options.device) for name, value in batch.items()},
             teacher,
             config.weights,
             first_stage=config.first_stage,

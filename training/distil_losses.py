@@ -108,7 +108,7 @@ def map_losses(student: list[Tensor], wanted: tuple[Tensor, Tensor], teacher: Te
 
     Both count a position more the surer the teacher is that something is there: most positions are background.
     """
-    error, entropy = torch.zeros(()), torch.zeros(())
+    error, entropy = wanted[0].new_zeros(()), wanted[0].new_zeros(())
     score = teacher.decoder.encoder_score
     for ours, theirs, variance in zip(student, wanted, teacher.variances, strict=True):
         with torch.no_grad():
@@ -178,7 +178,8 @@ def step_losses(
     noise_seed: int,
 ) -> dict[str, Tensor]:
     """The losses of one step, unweighted, and their weighted sum under "total"."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    device = batch["c3"].device.type
+    with torch.autocast(device, dtype=torch.bfloat16):
         maps = student_maps(model, batch, first_stage)
     error, dense = map_losses(maps, (batch["t16"], batch["t32"]), teacher)
     losses = {"maps": error, "dense": dense, "total": weights.maps * error + weights.dense * dense}
@@ -192,9 +193,9 @@ def step_losses(
         noisy = make_denoising(
             targets,
             DenoisingConfig(classes=config.classes, slots=config.denoising),
-            torch.Generator().manual_seed(noise_seed),
+            torch.Generator(device).manual_seed(noise_seed),
         )
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(device, dtype=torch.bfloat16):
             outputs = model.decoder(maps, noisy)
         assert isinstance(outputs, TrainOutputs)
         losses["boxes"] = criterion(outputs, targets, LossConfig(), noisy)["total"]

@@ -16,8 +16,18 @@ from ledetr.weights import save_weights
 from ledetr.weights_info import WeightsInfo
 from training import distil_cache, distil_loop, distil_losses
 from training.checkpoint import Checkpoints
+from training.distil import scaled
 from training.distil_cache import MAX_BOXES
-from training.distil_loop import CachedViews, RunOptions, batches, boxes_phase, lr_factor, maps_phase, train
+from training.distil_loop import (
+    CachedViews,
+    RunOptions,
+    answers_phase,
+    batches,
+    boxes_phase,
+    lr_factor,
+    maps_phase,
+    train,
+)
 from training.distil_losses import (
     LossWeights,
     Teacher,
@@ -168,6 +178,28 @@ def test_only_what_is_trained_moves(model: LeDetr) -> None:
     assert {n for n in learns if n.startswith("backbone")} == {"backbone.stages"}
     assert all(p.grad is None for p in model.backbone.stages[:5].parameters())
     assert all(p.grad is not None for p in model.encoder.parameters())
+
+
+def test_rates_grow_with_the_root_of_the_batch() -> None:
+    config = scaled(answers_phase(100), 64)
+    assert config.batch == 64
+    assert (config.lr, config.trunk_lr, config.decoder_lr) == pytest.approx((2e-3, 8e-4, 2e-4))
+    assert scaled(answers_phase(100), None) == answers_phase(100)
+
+
+@pytest.mark.gpu
+def test_the_device_gives_the_losses_of_the_cpu(model: LeDetr) -> None:
+    batch, teacher = synthetic_batch(), teacher_of(model)
+    weights = LossWeights(answers=0.3, boxes=0.05)
+    set_training_mode(model, 3, decoder=True)
+    ours = step_losses(model, batch, teacher, weights, first_stage=3, noise_seed=0)
+    there = Teacher(teacher.decoder.cuda(), (torch.ones(96).cuda(), torch.ones(96).cuda()))
+    moved = {name: value.cuda() for name, value in batch.items()}
+    theirs = step_losses(model.cuda(), moved, there, weights, first_stage=3, noise_seed=0)
+    # Noise of the boxes differs between devices, so their loss is left out.
+    for name in ("maps", "dense", "answers"):
+        assert float(theirs[name]) == pytest.approx(float(ours[name]), rel=0.05), name
+    theirs["total"].backward()
 
 
 def test_schedule_by_hand() -> None:
