@@ -94,7 +94,7 @@ def test_unreadable_picture_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.jpg"
     path.write_text("not a picture")
     none = Picture("broken", path, np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, bool), True)
-    with pytest.raises(SourceError, match=r"broken\.jpg is not a readable picture"):
+    with pytest.raises(SourceError, match=r"Cannot open 'broken\.jpg'"):
         draw_view([none], view_recipe([none], 0), 64)
 
 
