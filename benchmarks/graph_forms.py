@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from openvino_layers import source_of  # beside this program; both are run as files
 
 from ledetr.backends import random_network
-from ledetr.backends.base import ModelSource
 from ledetr.backends.openvino_runtime import convert, openvino
 from ledetr.cli.bench import describe_machine, describe_versions
 from ledetr.model import strips
@@ -59,23 +59,11 @@ def compiled_of(
     plain: LeDetr, form: ForProcessor | None, size_hw: tuple[int, int], precision: str, threads: int | None
 ) -> Any:
     """Converted and compiled as the engine does."""
-
-    def no_onnx() -> bytes:
-        raise NotImplementedError("OpenVINO converts from torch")
-
-    source = ModelSource(
-        key=None,
-        input_hw=size_hw,
-        build=lambda: plain,
-        example=lambda: torch.zeros((1, 3, *size_hw), dtype=torch.uint8),
-        export_onnx=no_onnx,
-        build_graph=None if form is None else lambda: form,
-    )
     options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
     options["INFERENCE_PRECISION_HINT"] = HINTS[precision]
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
-    return openvino.Core().compile_model(convert(source), "CPU", options)
+    return openvino.Core().compile_model(convert(source_of(plain, form, size_hw)), "CPU", options)
 
 
 def measured(requests: dict[str, Any], pixels: np.ndarray, runs: int) -> dict[str, dict[str, float]]:

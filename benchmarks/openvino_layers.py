@@ -94,18 +94,23 @@ def converted(model: str, input_hw: tuple[int, int]) -> Any:
     network = network_of(model, input_hw)
     graph = ForProcessor(network, input_hw) if isinstance(network, LeDetr) else PeerForProcessor(network)
 
-    def no_onnx() -> bytes:
-        raise NotImplementedError("OpenVINO converts from torch")
+    return convert(source_of(network, graph.eval(), input_hw))
 
-    source = ModelSource(
+
+def source_of(network: torch.nn.Module, graph: torch.nn.Module | None, input_hw: tuple[int, int]) -> ModelSource:
+    """A network as the OpenVINO engine takes it, in the form `graph` where given; nothing is kept in the cache."""
+
+    def no_onnx() -> bytes:
+        raise RuntimeError("the OpenVINO engine converts from torch, not through ONNX")
+
+    return ModelSource(
         key=None,
         input_hw=input_hw,
         build=lambda: network,
         example=lambda: torch.zeros((1, 3, *input_hw), dtype=torch.uint8),
         export_onnx=no_onnx,
-        build_graph=lambda: graph.eval(),
+        build_graph=None if graph is None else lambda: graph,
     )
-    return convert(source)
 
 
 def _flops(converted: Any, compiled: Any) -> dict[str, float]:
